@@ -1,0 +1,43 @@
+"""Range checks whose message names the key, the value and what is allowed."""
+
+from collections.abc import Collection
+from typing import Any
+
+
+def reject(key: str, value: Any, allowed: str) -> None:
+    """Raise the error that every bad value gets.
+
+    Args:
+        key: the key as the user typed it, for example `pcr.gate`.
+        value: what was given.
+        allowed: the legal values, in words.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{key}={value!r} is not possible: {allowed}")
+
+
+def one_of(key: str, value: Any, choices: Collection[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        reject(key, value, "one of " + ", ".join(choices))
+
+
+def in_unit_interval(key: str, value: Any, *, below_one: bool = False) -> None:
+    """Raise ValueError unless `value` is a number in [0, 1], or [0, 1) with `below_one`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0.0 <= value <= 1.0 or (below_one and value == 1.0):
+        reject(key, value, f"a number in [0, 1{')' if below_one else ']'}")
+
+
+def is_flag(key: str, value: Any) -> None:
+    """Raise ValueError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        reject(key, value, "true or false")
+
+
+def positive_integer(key: str, value: Any) -> None:
+    """Raise ValueError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        reject(key, value, "an integer of at least 1")

@@ -1,0 +1,114 @@
+"""From settings to the resolved rule that the update executes."""
+
+import logging
+from dataclasses import dataclass
+
+from pcr_plugin.config.checks import one_of, reject
+from pcr_plugin.config.presets import PRESETS
+from pcr_plugin.config.settings import PCRSettings
+
+logger = logging.getLogger(__name__)
+
+RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
+TORCHJD_PREFIX = "torchjd:"
+# Issue order: a name listed here is understood but refused until the part that does it exists.
+NOT_BUILT = {
+    "sequence": "use pcr.variance.estimator=micro_batch or split_half",
+    "shared_forward": "use pcr.passes=two_forward",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRule:
+    """A rule with every open question answered.
+
+    Args:
+        name: one of `RULES`.
+        settings: the user's settings, for scope, blocks and logging.
+        scale: resolved `pcr.variance.scale`.
+        ema: resolved `pcr.variance.ema`.
+        stability_floor: resolved `pcr.stability_floor`.
+    """
+
+    name: str
+    settings: PCRSettings
+    scale: str
+    ema: float
+    stability_floor: bool
+
+    @property
+    def needs_variance(self) -> bool:
+        """Whether the weights depend on the two variances."""
+        return self.name == "pcr"
+
+    @property
+    def observes(self) -> bool:
+        """Whether the update itself is the host's own."""
+        return self.name == "observe"
+
+    def describe(self) -> str:
+        """The resolved values on one line, as they are logged at start."""
+        settings = self.settings
+        return (
+            f"update_rule={self.name} preset={settings.preset} scope={settings.scope} "
+            f"block={settings.block} alpha={settings.alpha} "
+            f"variance.estimator={settings.variance.estimator} variance.scale={self.scale} "
+            f"variance.ema={self.ema} stability_floor={self.stability_floor} "
+            f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes}"
+        )
+
+
+def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None:
+    """Fill the preset in and check the combination.
+
+    Args:
+        update_rule: the value of `update_rule`; `None` is the host's own update.
+        settings: the `pcr` block.
+
+    Returns:
+        The resolved rule, or `None` for the host's own update.
+
+    Raises:
+        ValueError: an unknown rule, a combination that cannot be meant, or a part that this
+            version does not have.
+    """
+    if update_rule is None:
+        return None
+    _check_name(update_rule)
+    _check_alpha(update_rule, settings)
+    for key, value in (
+        ("pcr.variance.estimator", settings.variance.estimator),
+        ("pcr.passes", settings.passes),
+    ):
+        if value in NOT_BUILT:
+            reject(key, value, f"this version does not have it yet; {NOT_BUILT[value]}")
+    if settings.variance.probes is not None:
+        reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")
+    if not settings.gate:
+        logger.warning(
+            "pcr.gate=false applies Eq. 15 without a conflict too: where the two gradients agree "
+            "the KL is then increased."
+        )
+    preset = PRESETS[settings.preset]
+    floor = settings.stability_floor
+    scale, ema = settings.variance.scale, settings.variance.ema
+    return UpdateRule(
+        name=update_rule,
+        settings=settings,
+        scale=preset.scale if scale is None else scale,
+        ema=preset.ema if ema is None else float(ema),
+        stability_floor=preset.stability_floor if floor is None else floor,
+    )
+
+
+def _check_name(update_rule: str) -> None:
+    if isinstance(update_rule, str) and update_rule.startswith(TORCHJD_PREFIX):
+        reject("update_rule", update_rule, "this version does not have torchjd: rules yet; use pcr")
+    one_of("update_rule", update_rule, ("null", *RULES))
+
+
+def _check_alpha(update_rule: str, settings: PCRSettings) -> None:
+    if update_rule == "soft" and settings.alpha is None:
+        reject("pcr.alpha", None, "update_rule=soft needs a number in [0, 1]")
+    if update_rule != "soft" and settings.alpha is not None:
+        reject("pcr.alpha", settings.alpha, "only update_rule=soft takes a fixed alpha; leave null")

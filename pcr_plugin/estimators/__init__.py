@@ -1,0 +1,14 @@
+"""Which units the variance of a gradient is measured over (`pcr.variance.estimator`)."""
+
+from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
+from pcr_plugin.estimators.micro_batch import MicroBatchEstimator
+from pcr_plugin.estimators.split_half import SplitHalfEstimator
+
+__all__ = [
+    "Estimator",
+    "MicroBatchEstimator",
+    "Objective",
+    "RunPass",
+    "SplitHalfEstimator",
+    "UnitColumns",
+]

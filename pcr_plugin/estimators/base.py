@@ -1,0 +1,49 @@
+"""What the update asks of an estimator."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from pcr_plugin.gradients import Local
+
+# Runs one objective's forward and backward pass on the whole mini-batch (None) or on a half.
+RunPass = Callable[[int | None], None]
+
+
+class Objective(IntEnum):
+    """Row of the Gramian, and column of every per-objective statistic."""
+
+    PLASTICITY = 0
+    STABILITY = 1
+
+
+class UnitColumns(NamedTuple):
+    """This rank's share of an estimator's sums; adding them over the ranks completes them.
+
+    Attributes:
+        weighted_squares: (B, 2) sum_m ||g_m||^2 / w_m of p and of s.
+        units: (B,) number of units of positive weight.
+        cross: (B,) unbiased estimate of p.s from independent units, or NaN.
+    """
+
+    weighted_squares: Tensor
+    units: Tensor
+    cross: Tensor
+
+
+class Estimator(Protocol):
+    """Measures the spread of a gradient's units while the host computes it."""
+
+    def begin(self) -> None:
+        """Forget the last step."""
+        ...
+
+    def collect(self, objective: Objective, run: RunPass) -> None:
+        """Run an objective's passes; afterwards the host holds the whole gradient."""
+        ...
+
+    def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
+        """The sums of this step, given this rank's shards of p and s."""
+        ...

@@ -1,0 +1,92 @@
+"""Unit: half of every rank's mini-batch. No hooks, one more gradient kept per objective."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
+from pcr_plugin.gradients import Gradients, Local
+from pcr_plugin.statistics import dot
+
+
+class SplitHalfEstimator:
+    """Computes g = g_A + g_B in two passes and reads the spread from the two halves.
+
+    The halves are independent samples, so products across them are free of the same-sample
+    bias of p.s: both gradients are weighted sums of the same scores.
+
+    Args:
+        gradients: the host's gradients.
+        blocks: number of blocks B.
+        halves: shares (w_A, w_B) of the current mini-batch, over all ranks.
+        is_first: whether this rank is the one that counts the units, which all ranks share.
+    """
+
+    def __init__(
+        self,
+        gradients: Gradients,
+        blocks: int,
+        halves: Callable[[], tuple[float, float]],
+        is_first: bool,
+    ) -> None:
+        self._gradients = gradients
+        self._blocks = blocks
+        self._halves = halves
+        self._is_first = is_first
+        self._first: dict[Objective, Local] = {}
+
+    def begin(self) -> None:
+        """Forget the last step."""
+        self._first = {}
+
+    def collect(self, objective: Objective, run: RunPass) -> None:
+        """Run the halves one after the other; the host then holds their sum."""
+        run(0)
+        first = self._gradients.take()
+        run(1)
+        self._gradients.add(first, [1.0] * len(first))
+        self._first[objective] = first
+
+    def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
+        """The sums of this step from this rank's shards.
+
+        Args:
+            plasticity: local shards of p.
+            stability: local shards of s.
+        """
+        shares = self._halves()
+        pla_first = self._first[Objective.PLASTICITY]
+        sta_first = self._first[Objective.STABILITY]
+        squares = [
+            self._squares(total, first, shares)
+            for total, first in ((plasticity, pla_first), (stability, sta_first))
+        ]
+        # p_A.s_B + p_B.s_A, with g_B = g - g_A.
+        across = (
+            self._products(pla_first, stability)
+            + self._products(plasticity, sta_first)
+            - 2 * self._products(pla_first, sta_first)
+        )
+        with_weight = sum(share > 0 for share in shares)
+        units = torch.full_like(across, with_weight if self._is_first else 0)
+        # p_A / w_A and s_B / w_B estimate the two means independently.
+        return UnitColumns(
+            torch.stack(squares, dim=1), units, across / (2 * max(shares[0] * shares[1], 1e-12))
+        )
+
+    def _squares(self, total: Local, first: Local, shares: tuple[float, float]) -> Tensor:
+        """||g_A||^2 / w_A + ||g_B||^2 / w_B; a half without weight has no gradient."""
+        own = self._products(first, first)
+        other = self._products(total, total) - 2 * self._products(total, first) + own
+        return sum(
+            (square / share for square, share in ((own, shares[0]), (other, shares[1])) if share),
+            start=torch.zeros_like(own),
+        )
+
+    def _products(self, left: Local, right: Local) -> Tensor:
+        sums = torch.zeros(self._blocks, dtype=torch.float64, device=self._gradients.device)
+        for one, two, block in zip(left, right, self._gradients.block_of, strict=True):
+            if one is not None and two is not None:
+                sums[block] += dot(one, two)
+        return sums

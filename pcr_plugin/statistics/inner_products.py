@@ -1,0 +1,69 @@
+"""Inner products of this rank's gradient shards, block by block.
+
+| symbol | shape        | meaning                                                   |
+|--------|--------------|-----------------------------------------------------------|
+| p      | flat, local  | plasticity gradient, grad of the surrogate loss (Eq. 8)   |
+| s      | flat, local  | stability gradient, grad of the KL loss without beta (Eq. 9) |
+| G      | (B, 2, 2)    | [[p.p, p.s], [p.s, s.s]] per block                        |
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Elements promoted to float64 at a time: 32 MiB of scratch memory for each operand.
+_CHUNK = 1 << 22
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner product of two tensors of one shape, accumulated in float64.
+
+    Two gradients of a large block are nearly orthogonal, so their product is a small difference
+    of large sums: its sign, which decides about a conflict, needs more than float32.
+
+    Args:
+        first: any shape and floating dtype.
+        second: the same shape.
+
+    Returns:
+        A float64 scalar on the tensors' device; 0 for empty tensors.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=first.device)
+    chunks = zip(first.reshape(-1).split(_CHUNK), second.reshape(-1).split(_CHUNK), strict=True)
+    for left, right in chunks:
+        total += torch.dot(left.double(), right.double())
+    return total
+
+
+def local_gramian(
+    plasticity: Sequence[Tensor | None],
+    stability: Sequence[Tensor | None],
+    block_of: Sequence[int],
+    blocks: int,
+    device: torch.device,
+) -> Tensor:
+    """This rank's share of the Gramian of every block.
+
+    Args:
+        plasticity: local shards of p; `None` where a parameter got no gradient.
+        stability: local shards of s, in the same order.
+        block_of: the block of each shard.
+        blocks: number of blocks B.
+        device: where the result lives.
+
+    Returns:
+        (B, 2, 2) in float64. The sum over the ranks that hold a replica's shards is the Gramian
+        of the whole block.
+    """
+    gramian = torch.zeros(blocks, 2, 2, dtype=torch.float64, device=device)
+    for p, s, block in zip(plasticity, stability, block_of, strict=True):
+        if p is not None:
+            gramian[block, 0, 0] += dot(p, p)
+        if s is not None:
+            gramian[block, 1, 1] += dot(s, s)
+        if p is not None and s is not None:
+            product = dot(p, s)
+            gramian[block, 0, 1] += product
+            gramian[block, 1, 0] += product
+    return gramian

@@ -1,0 +1,173 @@
+"""One optimizer step's two gradients, from the first pass to the combined gradient.
+
+Phases: 1. stability pass, 2. set s aside, 3. plasticity pass, 4. statistics, 5. rule,
+6. combine. The host supplies the passes, access to its gradients and the sum over ranks;
+clipping and the optimizer stay the host's and see the combined gradient alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcr_plugin.blocks import Block
+from pcr_plugin.config import UpdateRule
+from pcr_plugin.estimators import Estimator, Objective, RunPass, UnitColumns
+from pcr_plugin.gradients import Gradients, Local, RandomState, combine_
+from pcr_plugin.metrics import PREFIX, block_metrics, step_metrics
+from pcr_plugin.rules import BlockWeights, decide
+from pcr_plugin.rules.conflict import has_stability
+from pcr_plugin.statistics import (
+    VarianceAverage,
+    local_gramian,
+    scaled_variances,
+    variance_of_total,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Statistics(NamedTuple):
+    """Whole-block statistics of one step, on the CPU, equal on every rank.
+
+    Attributes:
+        gramian: (B, 2, 2).
+        variances: (B, 2) V of p and of s; NaN with fewer than two units.
+        cross: (B,) p.s across independent units, or NaN.
+    """
+
+    gramian: Tensor
+    variances: Tensor
+    cross: Tensor
+
+
+class TwoGradientUpdate:
+    """Runs the phases and keeps what lives longer than a step.
+
+    Args:
+        rule: the resolved rule.
+        blocks: the scope's blocks.
+        gradients: the host's gradients.
+        estimator: measures the variances.
+        sum_over_ranks: sums a (B, k) table over the ranks that hold different shards.
+        device_module: `torch.cuda` or what stands for it, for the random state.
+    """
+
+    def __init__(
+        self,
+        rule: UpdateRule,
+        blocks: Sequence[Block],
+        gradients: Gradients,
+        estimator: Estimator,
+        sum_over_ranks: Callable[[Tensor], Tensor],
+        device_module: Any,
+    ) -> None:
+        self.rule = rule
+        self.average = VarianceAverage(rule.ema)
+        self._names = [block.name for block in blocks]
+        self._labels = _unique_labels(blocks)
+        self._gradients = gradients
+        self._estimator = estimator
+        self._sum_over_ranks = sum_over_ranks
+        self._device_module = device_module
+        self._warned = False
+
+    def run(self, beta: float, stability: RunPass, plasticity: RunPass) -> dict[str, float]:
+        """Compute both gradients and leave the combined one with the host.
+
+        With the rule `observe` both are measured and what the host then holds is p alone: the
+        caller clears it and runs its own update.
+
+        Args:
+            beta: the KL coefficient.
+            stability: runs the KL loss (without beta) forward and backward.
+            plasticity: runs the surrogate loss forward and backward.
+
+        Returns:
+            The step's metrics.
+        """
+        # The plasticity pass comes second so that the random stream ends as after a host's step.
+        random_state = RandomState.capture(self._device_module)
+        self._estimator.begin()
+        self._estimator.collect(Objective.STABILITY, stability)
+        s = self._gradients.take()
+        self._gradients.scale_rest(beta)
+        random_state.restore()
+        self._estimator.collect(Objective.PLASTICITY, plasticity)
+
+        start = time.perf_counter()
+        statistics = self._statistics(s)
+        decision = self._decide(statistics, beta)
+        if not self.rule.observes:
+            combine_(self._gradients, s, [(p, q) for p, q in decision.weights.tolist()])
+        metrics = self._metrics(statistics, decision)
+        metrics[PREFIX + "seconds"] = time.perf_counter() - start
+        return metrics
+
+    def _statistics(self, s: Local) -> Statistics:
+        p = self._gradients.read()
+        gramian = local_gramian(
+            p, s, self._gradients.block_of, len(self._names), self._gradients.device
+        )
+        table = _pack(gramian, self._estimator.columns(p, s))
+        # One collective and one copy to the host; from here on it is arithmetic on few numbers.
+        gramian, columns = _unpack(self._sum_over_ranks(table).cpu())
+        variances = torch.stack(
+            [
+                variance_of_total(columns.weighted_squares[:, i], gramian[:, i, i], columns.units)
+                for i in Objective
+            ],
+            dim=1,
+        )
+        return Statistics(gramian, variances, columns.cross)
+
+    def _decide(self, statistics: Statistics, beta: float) -> BlockWeights:
+        gramian = statistics.gramian
+        valid = has_stability(gramian) & torch.isfinite(gramian).flatten(1).all(dim=1)
+        averaged = self.average.update(self._names, statistics.variances, valid)
+        if self.rule.needs_variance and bool(torch.isnan(averaged).any()) and not self._warned:
+            self._warned = True
+            logger.warning(
+                "Fewer than two units in this mini-batch: no variance, so blocks get p + beta s "
+                "(counted in pcr/degenerate_blocks). Smaller micro-batches give more units."
+            )
+        settings = self.rule.settings
+        return decide(
+            self.rule.name,
+            gramian,
+            scaled_variances(averaged, gramian, beta, self.rule.scale),
+            beta,
+            fixed_alpha=settings.alpha,
+            gate=settings.gate,
+            min_cosine=settings.min_cosine,
+            stability_floor=self.rule.stability_floor,
+        )
+
+    def _metrics(self, statistics: Statistics, decision: BlockWeights) -> dict[str, float]:
+        gramian, variances, cross = statistics
+        metrics = step_metrics(gramian, variances, cross, decision)
+        if self.rule.settings.log_blocks:
+            metrics |= block_metrics(self._labels, gramian, decision)
+        return metrics
+
+
+def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:
+    """(B, 7): p.p, p.s, s.s, the two sums of squares, units, cross product."""
+    parts = [gramian[:, 0, :], gramian[:, 1, 1:], columns.weighted_squares]
+    return torch.cat([*parts, columns.units[:, None], columns.cross[:, None]], dim=1)
+
+
+def _unpack(table: Tensor) -> tuple[Tensor, UnitColumns]:
+    gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1)
+    return gramian, UnitColumns(table[:, 3:5], table[:, 5], table[:, 6])
+
+
+def _unique_labels(blocks: Sequence[Block]) -> list[str]:
+    """Short labels, unless two towers of the model would share one."""
+    labels = [block.label for block in blocks]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [block.name for block in blocks]
