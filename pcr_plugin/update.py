@@ -117,7 +117,9 @@ class TwoGradientUpdate:
         gramian, columns = _unpack(self._sum_over_ranks(table).cpu())
         variances = torch.stack(
             [
-                variance_of_total(columns.weighted_squares[:, i], gramian[:, i, i], columns.units)
+                variance_of_total(
+                    columns.squares[:, i] * columns.mass, gramian[:, i, i], columns.units
+                )
                 for i in Objective
             ],
             dim=1,
@@ -155,14 +157,14 @@ class TwoGradientUpdate:
 
 
 def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:
-    """(B, 7): p.p, p.s, s.s, the two sums of squares, units, cross product."""
-    parts = [gramian[:, 0, :], gramian[:, 1, 1:], columns.weighted_squares]
-    return torch.cat([*parts, columns.units[:, None], columns.cross[:, None]], dim=1)
+    """(B, 8): p.p, p.s, s.s, the two sums of squares, mass, units, cross product."""
+    singles = [column[:, None] for column in (columns.mass, columns.units, columns.cross)]
+    return torch.cat([gramian[:, 0, :], gramian[:, 1, 1:], columns.squares, *singles], dim=1)
 
 
 def _unpack(table: Tensor) -> tuple[Tensor, UnitColumns]:
     gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1)
-    return gramian, UnitColumns(table[:, 3:5], table[:, 5], table[:, 6])
+    return gramian, UnitColumns(table[:, 3:5], table[:, 5], table[:, 6], table[:, 7])
 
 
 def _unique_labels(blocks: Sequence[Block]) -> list[str]:

@@ -23,12 +23,15 @@ class UnitColumns(NamedTuple):
     """This rank's share of an estimator's sums; adding them over the ranks completes them.
 
     Attributes:
-        weighted_squares: (B, 2) sum_m ||g_m||^2 / w_m of p and of s.
-        units: (B,) number of units of positive weight.
+        squares: (B, 2) sum_m ||g_m||^2 / n_m of p and of s, where n_m is the unit's number of
+            tokens or sequences.
+        mass: (B,) sum_m n_m; times `squares` this gives sum_m ||g_m||^2 / w_m.
+        units: (B,) number of units with n_m > 0.
         cross: (B,) unbiased estimate of p.s from independent units, or NaN.
     """
 
-    weighted_squares: Tensor
+    squares: Tensor
+    mass: Tensor
     units: Tensor
     cross: Tensor
 

@@ -13,7 +13,7 @@ _MARK = "_pcr_plugin_hooked"
 
 
 class MicroBatchEstimator:
-    """Sums ||g_m||^2 / w_m over this rank's micro-batches.
+    """Sums ||g_m||^2 / n_m over this rank's micro-batches.
 
     Under FSDP2 the parameters of `model.parameters()` are shards that autograd never sees. The
     unsharded parameter stands in the module that owns it while that module runs, so a forward
@@ -40,9 +40,10 @@ class MicroBatchEstimator:
         self._block_of = block_of
         self._scale = gradient_scale**2
         self._sums = torch.zeros(blocks, 2, dtype=torch.float64, device=device)
-        self._units = 0.0
+        self._units = 0
+        self._mass = 0.0
         self._objective: Objective | None = None
-        self._weight = 0.0
+        self._size = 0.0
         self._calls: dict[str, int] = {}
         self._micro_batches = 0
         self._attach(module)
@@ -51,18 +52,16 @@ class MicroBatchEstimator:
         """Forget the last step."""
         self._sums.zero_()
 
-    def start_unit(self, weight: float) -> None:
+    def start_unit(self, size: float) -> None:
         """Announce the micro-batch whose backward pass comes next.
 
         Args:
-            weight: its share w_m of the global mini-batch, in tokens or sequences. A unit of
-                weight 0 is dropped.
+            size: its number n_m of tokens or sequences. A unit of size 0 is dropped.
         """
-        if self._objective is None:
-            return
-        self._weight = weight
+        self._size = size
         self._micro_batches += 1
-        self._units += weight > 0
+        self._mass += size
+        self._units += size > 0
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on.
@@ -86,16 +85,18 @@ class MicroBatchEstimator:
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""
-        blocks = self._sums.shape[0]
-        units = self._sums.new_full((blocks,), self._units)
+        constant = self._sums.new_ones(self._sums.shape[0])
         return UnitColumns(
-            self._sums * self._scale, units, self._sums.new_full((blocks,), torch.nan)
+            squares=self._sums * self._scale,
+            mass=constant * self._mass,
+            units=constant * self._units,
+            cross=constant * torch.nan,
         )
 
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective, self._calls, self._micro_batches = objective, {}, 0
-        self._units = 0.0
+        self._objective, self._calls = objective, {}
+        self._micro_batches, self._units, self._mass = 0, 0, 0.0
         try:
             yield
         finally:
@@ -128,8 +129,8 @@ class MicroBatchEstimator:
             if self._objective is None:
                 return
             self._calls[name] = self._calls.get(name, 0) + 1
-            if self._weight > 0:
+            if self._size > 0:
                 square = torch.linalg.vector_norm(gradient, dtype=torch.float32).double() ** 2
-                self._sums[block, self._objective] += square / self._weight
+                self._sums[block, self._objective] += square / self._size
 
         return add_square

@@ -9,6 +9,8 @@ from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
 from pcr_plugin.gradients import Gradients, Local
 from pcr_plugin.statistics import dot
 
+_TINY = 1e-12
+
 
 class SplitHalfEstimator:
     """Computes g = g_A + g_B in two passes and reads the spread from the two halves.
@@ -68,11 +70,13 @@ class SplitHalfEstimator:
             + self._products(plasticity, sta_first)
             - 2 * self._products(pla_first, sta_first)
         )
-        with_weight = sum(share > 0 for share in shares)
-        units = torch.full_like(across, with_weight if self._is_first else 0)
-        # p_A / w_A and s_B / w_B estimate the two means independently.
+        counted_here = torch.ones_like(across) if self._is_first else torch.zeros_like(across)
         return UnitColumns(
-            torch.stack(squares, dim=1), units, across / (2 * max(shares[0] * shares[1], 1e-12))
+            squares=torch.stack(squares, dim=1),
+            mass=counted_here,
+            units=counted_here * sum(share > 0 for share in shares),
+            # p_A / w_A and s_B / w_B estimate the two means independently.
+            cross=across / (2 * max(shares[0] * shares[1], _TINY)),
         )
 
     def _squares(self, total: Local, first: Local, shares: tuple[float, float]) -> Tensor:
