@@ -8,7 +8,7 @@ clipping and the optimizer stay the host's and see the combined gradient alone.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from pcr_plugin.statistics import (
 )
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class Statistics(NamedTuple):
@@ -74,6 +76,22 @@ class TwoGradientUpdate:
         self._sum_over_ranks = sum_over_ranks
         self._device_module = device_module
         self._warned = False
+        self._before = self.average.state_dict()
+
+    def forget_step(self) -> None:
+        """Take the last step's variances back out: the optimizer skipped it."""
+        self.average.load_state_dict(self._before)
+
+    def observing(self, measure: Callable[[], Result]) -> Result:
+        """Run a measurement after which the random stream is where it was before.
+
+        Args:
+            measure: does what `run` does.
+        """
+        random_state = RandomState.capture(self._device_module)
+        result = measure()
+        random_state.restore()
+        return result
 
     def run(self, beta: float, stability: RunPass, plasticity: RunPass) -> dict[str, float]:
         """Compute both gradients and leave the combined one with the host.
@@ -129,6 +147,7 @@ class TwoGradientUpdate:
     def _decide(self, statistics: Statistics, beta: float) -> BlockWeights:
         gramian = statistics.gramian
         valid = has_stability(gramian) & torch.isfinite(gramian).flatten(1).all(dim=1)
+        self._before = self.average.state_dict()
         averaged = self.average.update(self._names, statistics.variances, valid)
         if self.rule.needs_variance and bool(torch.isnan(averaged).any()) and not self._warned:
             self._warned = True

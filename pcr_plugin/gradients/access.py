@@ -17,8 +17,15 @@ class Gradients(Protocol):
     block of parameter i.
     """
 
-    block_of: Sequence[int]
-    device: torch.device
+    @property
+    def block_of(self) -> Sequence[int]:
+        """Block of every in-scope parameter."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the local shards live."""
+        ...
 
     def read(self) -> Local:
         """The local shards in the scope. Views: writing to them changes the gradient."""

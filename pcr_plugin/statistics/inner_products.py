@@ -30,9 +30,10 @@ def dot(first: Tensor, second: Tensor) -> Tensor:
         A float64 scalar on the tensors' device; 0 for empty tensors.
     """
     total = torch.zeros((), dtype=torch.float64, device=first.device)
-    chunks = zip(first.reshape(-1).split(_CHUNK), second.reshape(-1).split(_CHUNK), strict=True)
-    for left, right in chunks:
-        total += torch.dot(left.double(), right.double())
+    left, right = first.reshape(-1), second.reshape(-1)
+    for start in range(0, left.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += torch.dot(left[part].double(), right[part].double())
     return total
 
 

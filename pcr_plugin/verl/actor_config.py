@@ -1,0 +1,165 @@
+"""veRL's actor configurations with the two keys `update_rule` and `pcr`.
+
+`hydra_plugins.pcr_plugin_config` puts these classes into `_target_`, so that the driver and every
+worker import this file when they read the configuration: a missing or broken plugin stops them.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from verl.workers.config import (
+    FSDPActorConfig,
+    McoreActorConfig,
+    TorchTitanActorConfig,
+    VeOmniActorConfig,
+)
+
+from pcr_plugin.config import PCRSettings, UpdateRule, resolve, settings_from_mapping
+from pcr_plugin.verl import backends, host
+from pcr_plugin.verl.refusals import check_actor, check_fsdp, check_mesh, check_model, check_units
+
+logger = logging.getLogger(__name__)
+
+# Facts about the rest of the recipe that the configuration source interpolates into `pcr`.
+RECIPE = "recipe"
+
+Actor = TypeVar("Actor")
+
+
+class _WithUpdateRule:
+    """Resolves the rule when veRL instantiates the actor's configuration."""
+
+    update_rule: str | None
+    pcr: Any
+    strategy: str
+    engine: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        settings, recipe = _read(self.pcr)
+        rule = resolve(self.update_rule, settings)
+        if rule is None:
+            _warn_about_idle_keys(settings)
+            return
+        attach(self, rule, recipe)
+
+    def validate(self, n_gpus: int, train_batch_size: int, model_config: Any = None) -> None:
+        """veRL's check with run-time parameters, in the driver, then ours.
+
+        Args:
+            n_gpus: all ranks of the actor.
+            train_batch_size: prompts per step.
+            model_config: the model's configuration.
+
+        Raises:
+            ValueError: names key, value and remedy.
+        """
+        super().validate(n_gpus, train_batch_size, model_config)  # type: ignore[misc]
+        rule = getattr(self.engine, "update_rule", None)
+        if rule is None:
+            return
+        check_units(self, rule, n_gpus)
+        check_mesh(self.engine, n_gpus)
+        if model_config is not None:
+            check_model(model_config)
+
+
+@dataclass
+class PCRFSDPActorConfig(_WithUpdateRule, FSDPActorConfig):
+    """veRL's FSDPActorConfig with `update_rule` and `pcr`."""
+
+    update_rule: str | None = None
+    pcr: Any = field(default_factory=PCRSettings)
+
+
+@dataclass
+class PCRMcoreActorConfig(_WithUpdateRule, McoreActorConfig):
+    """veRL's McoreActorConfig with `update_rule` and `pcr`."""
+
+    update_rule: str | None = None
+    pcr: Any = field(default_factory=PCRSettings)
+
+
+@dataclass
+class PCRTorchTitanActorConfig(_WithUpdateRule, TorchTitanActorConfig):
+    """veRL's TorchTitanActorConfig with `update_rule` and `pcr`."""
+
+    update_rule: str | None = None
+    pcr: Any = field(default_factory=PCRSettings)
+
+
+@dataclass
+class PCRVeOmniActorConfig(_WithUpdateRule, VeOmniActorConfig):
+    """veRL's VeOmniActorConfig with `update_rule` and `pcr`."""
+
+    update_rule: str | None = None
+    pcr: Any = field(default_factory=PCRSettings)
+
+
+def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
+    """Make the actor's engine configuration name our backend and carry the rule.
+
+    Args:
+        actor: veRL's actor configuration, already checked by veRL.
+        rule: the resolved rule.
+        recipe: see `check_actor`.
+
+    Raises:
+        ValueError: the configuration cannot be trained with a rule.
+        ImportError: veRL lacks a name that we build on.
+    """
+    backends.check_backend(actor.strategy)
+    check_actor(actor, rule, recipe)
+    check_fsdp(actor.engine)
+    host.check_all()
+    backend = backends.register(actor.strategy)
+    # veRL itself sets the frozen `strategy` of its engine configuration in this way.
+    object.__setattr__(actor.engine, "strategy", backend)
+    object.__setattr__(actor.engine, "update_rule", rule)
+    logger.warning("pcr-plugin: %s on engine backend %s", rule.describe(), backend)
+
+
+def enable(actor: Actor, update_rule: str = "pcr", **settings: Any) -> Actor:
+    """Switch a rule on from code, without Hydra.
+
+    Args:
+        actor: an instance of one of veRL's actor configurations; changed in place.
+        update_rule: the rule.
+        **settings: fields of `PCRSettings`; `variance` may be a mapping.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ValueError: names key, value and what is allowed.
+
+    Example:
+        >>> actor = enable(FSDPActorConfig(...), "pcr", preset="robust")
+    """
+    rule = resolve(update_rule, settings_from_mapping(settings))
+    if rule is not None:
+        attach(actor, rule, recipe={})
+    return actor
+
+
+def _read(values: Any) -> tuple[PCRSettings, dict[str, Any]]:
+    if isinstance(values, PCRSettings):
+        return values, {}
+    plain = _plain(values)
+    recipe = plain.pop(RECIPE, None) or {}
+    return settings_from_mapping(plain), recipe
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    """A dictionary from what Hydra passes on, which may be OmegaConf's or a plain mapping."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(values, DictConfig):
+        values = OmegaConf.to_container(values, resolve=True)
+    return dict(values or {})
+
+
+def _warn_about_idle_keys(settings: PCRSettings) -> None:
+    if settings != PCRSettings():
+        logger.warning("update_rule=null: the run is stock, the pcr.* keys that are set do nothing")

@@ -1,0 +1,60 @@
+"""One output of a step from the outputs of its passes, under veRL's own keys."""
+
+from typing import Any
+
+from pcr_plugin.verl import host
+
+Output = dict[str, Any]
+
+
+def concatenate(outputs: list[Output]) -> Output:
+    """The output of one pass over a mini-batch from the outputs over its parts.
+
+    Args:
+        outputs: what `forward_backward_batch` returned for each part.
+
+    Returns:
+        `loss` and `metrics` with one value per micro-batch, as a single pass has them.
+    """
+    append_to_dict = host.name("verl.utils.py_functional", "append_to_dict")
+    metrics: dict[str, Any] = {}
+    for output in outputs:
+        append_to_dict(metrics, output["metrics"])
+    losses = [value for output in outputs for value in output["loss"]]
+    return {"model_output": outputs[-1]["model_output"], "loss": losses, "metrics": metrics}
+
+
+def merge(plasticity: Output, stability: Output, beta: float) -> Output:
+    """A stock step's output: the surrogate's metrics, the KL's, and the sum of the losses.
+
+    Args:
+        plasticity: output of the surrogate pass.
+        stability: output of the KL pass, whose coefficient was 1.
+        beta: the KL coefficient.
+
+    Returns:
+        The output with the keys and meaning of the stock step.
+    """
+    losses = [
+        pla + beta * sta for pla, sta in zip(plasticity["loss"], stability["loss"], strict=True)
+    ]
+    metrics = dict(plasticity["metrics"])
+    # Ranks without an output (not the last pipeline stage) have no metrics to merge.
+    if "kl_loss" in stability["metrics"]:
+        metrics["kl_loss"] = stability["metrics"]["kl_loss"]
+        metrics["kl_coef"] = [beta] * len(stability["metrics"]["kl_coef"])
+    return {**plasticity, "loss": losses, "metrics": metrics}
+
+
+def as_metrics(values: dict[str, float]) -> dict[str, Any]:
+    """Numbers that are equal on every rank, in the form that veRL averages over steps.
+
+    A plain float is not accepted by veRL's aggregation, and a list is reduced by what its name
+    contains ("min", "max").
+
+    Args:
+        values: metric name to value.
+    """
+    kind = host.name("verl.utils.metric", "Metric")
+    mean = host.name("verl.utils.metric", "AggregationType").MEAN
+    return {name: kind(aggregation=mean, value=value) for name, value in values.items()}
