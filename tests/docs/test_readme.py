@@ -1,0 +1,125 @@
+"""README says what is true: the table is the dataclasses, the examples run."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from pcr_plugin.config import PCRSettings, VarianceSettings
+from pcr_plugin.config import settings as choices
+from pcr_plugin.config.presets import PRESETS
+from pcr_plugin.config.rule import RULES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ROWS = dict(
+    re.findall(r"^\| `((?:update_rule|pcr\.)[\w.]*)`(?: P)? \| (.*) \|$", README, re.MULTILINE)
+)
+
+
+def fields_of(kind: type, prefix: str) -> dict[str, Any]:
+    defaults = kind()
+    return {
+        f"{prefix}.{field.name}": getattr(defaults, field.name)
+        for field in dataclasses.fields(kind)
+        if field.name != "variance"
+    }
+
+
+KEYS = fields_of(PCRSettings, "pcr") | fields_of(VarianceSettings, "pcr.variance")
+
+
+def as_yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def test_every_key_has_a_row_and_every_row_a_key() -> None:
+    assert set(ROWS) == {"update_rule", *KEYS}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_default_in_the_table_is_the_dataclass_default(key: str) -> None:
+    default = ROWS[key].split(" | ")[0]
+    assert default == f"`{as_yaml(KEYS[key])}`"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("update_rule", ("null", *RULES)),
+        ("pcr.preset", tuple(PRESETS)),
+        ("pcr.scope", choices.NAMED_SCOPES),
+        ("pcr.block", choices.BLOCKS),
+        ("pcr.variance.estimator", choices.ESTIMATORS),
+        ("pcr.variance.scale", choices.SCALES),
+        ("pcr.passes", choices.PASSES),
+    ],
+)
+def test_values_in_the_table_are_the_legal_ones(key: str, values: tuple[str, ...]) -> None:
+    assert tuple(re.findall(r"`(\w+)`", ROWS[key].split(" | ")[1])) == values
+
+
+def test_preset_values_in_the_table() -> None:
+    for name, preset in PRESETS.items():
+        shown = f"`{name}`: {preset.scale}, {preset.ema:g}, {as_yaml(preset.stability_floor)}"
+        assert shown in ROWS["pcr.preset"]
+
+
+def test_the_change_to_a_recipe_stands_within_the_first_hundred_words() -> None:
+    before = README[: README.index("```diff")]
+    prose = re.sub(r"\$\$.*?\$\$", "", before, flags=re.DOTALL)
+    assert len(prose.split()) <= 100
+
+
+def test_the_command_composes_with_the_real_veRL() -> None:
+    diff = re.search(r"```diff\n(.*?)```", README, re.DOTALL)
+    assert diff is not None
+    lines = [re.sub(r"^[+ ] ", "", line) for line in diff[1].splitlines()]
+    command = "\n".join(lines[1:]).split("...")[0].replace("\\\n", " ")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        actor = compose("ppo_trainer", overrides=words[3:]).actor_rollout_ref.actor
+    assert actor.update_rule == "pcr"
+    assert actor._target_ == "pcr_plugin.verl.actor_config.PCRFSDPActorConfig"
+
+
+def test_the_python_example_runs() -> None:
+    from verl.workers.config import FSDPActorConfig, FSDPEngineConfig
+
+    def make_actor_config() -> FSDPActorConfig:
+        return FSDPActorConfig(
+            strategy="fsdp2",
+            rollout_n=1,
+            ppo_micro_batch_size_per_gpu=1,
+            use_kl_loss=True,
+            kl_loss_type="k3+",
+            fsdp_config=FSDPEngineConfig(strategy="fsdp2"),
+        )
+
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"make_actor_config": make_actor_config}
+    exec(example, names)
+    assert names["actor"].engine.update_rule.name == "pcr"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md")),
+    ],
+)
+def test_links_and_named_tests_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    targets = [t for t in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in t]
+    missing = [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()]
+    missing += [t for t in re.findall(r"`(tests/[\w/.]+)`", text) if not (ROOT / t).exists()]
+    assert not missing
