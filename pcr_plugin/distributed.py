@@ -21,3 +21,31 @@ def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     if group is not None and dist.get_world_size(group) > 1:
         dist.all_reduce(values, op=dist.ReduceOp.SUM, group=group)
     return values
+
+
+def all_ranks() -> int:
+    """Number of processes of the run."""
+    return dist.get_world_size()
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes what is equal on all."""
+    return dist.get_rank() == 0
+
+
+def ranks_of(group: dist.ProcessGroup) -> int:
+    """Number of processes in a group.
+
+    Args:
+        group: a group this process is in; not `None`, which torch takes for WORLD.
+    """
+    return dist.get_world_size(group)
+
+
+def is_first_of(group: dist.ProcessGroup) -> bool:
+    """Whether this process counts, in a sum over the group, what all of it share.
+
+    Args:
+        group: a group this process is in; not `None`, which torch takes for WORLD.
+    """
+    return dist.get_rank(group) == 0

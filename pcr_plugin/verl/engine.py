@@ -12,7 +12,7 @@ import torch
 
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.distributed import sum_over
+from pcr_plugin.distributed import all_ranks, is_first_of, is_first_rank, ranks_of, sum_over
 from pcr_plugin.estimators import MicroBatchEstimator, RunPass, SplitHalfEstimator
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
@@ -39,7 +39,7 @@ class TwoGradientEngine:
         self._rule: UpdateRule = engine_config.update_rule
         # A launcher that validates nothing in the driver still cannot get past this.
         check_fsdp(engine_config)
-        check_mesh(engine_config, torch.distributed.get_world_size())
+        check_mesh(engine_config, all_ranks())
         check_model(model_config)
         # The stock engine compares its strategy with the names that it knows.
         stock = engine_config.strategy.removeprefix(backends.PREFIX)
@@ -106,7 +106,7 @@ class TwoGradientEngine:
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, beside it, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
-        if torch.distributed.get_rank() == 0:
+        if is_first_rank():
             checkpoint.save(self._update.average, local_path)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
@@ -117,11 +117,12 @@ class TwoGradientEngine:
     def _build_estimator(self, blocks: int) -> MicroBatchEstimator | SplitHalfEstimator:
         gradients = self._gradients
         if self._rule.settings.variance.estimator == "split_half":
-            first = torch.distributed.get_rank(self._group) == 0
-            return SplitHalfEstimator(gradients, blocks, lambda: self._half_shares, first)
+            return SplitHalfEstimator(
+                gradients, blocks, lambda: self._half_shares, is_first_of(self._group)
+            )
         block_of = dict(zip(gradients.names, gradients.block_of, strict=True))
         # FSDP averages over ranks what veRL has multiplied by their number.
-        scale = 1.0 / torch.distributed.get_world_size(self._group)
+        scale = 1.0 / ranks_of(self._group)
         return MicroBatchEstimator(self.module, block_of, blocks, scale, gradients.device)
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
