@@ -8,9 +8,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pcr_plugin.config import PCRSettings, UpdateRule, resolve, settings_from_mapping
-from pcr_plugin.verl import backends, host
-from pcr_plugin.verl.refusals import check_actor, check_fsdp, check_mesh, check_model, check_units
+from pcr_plugin.verl import host
+
+logger = logging.getLogger(__name__)
 
 try:
     from verl.workers.config import (
@@ -19,10 +19,20 @@ try:
         TorchTitanActorConfig,
         VeOmniActorConfig,
     )
-except ImportError as error:
-    raise host.unsupported("an actor configuration class is missing", error) from error
 
-logger = logging.getLogger(__name__)
+    from pcr_plugin.config import PCRSettings, UpdateRule, resolve, settings_from_mapping
+    from pcr_plugin.verl import backends
+    from pcr_plugin.verl.refusals import (
+        check_actor,
+        check_fsdp,
+        check_mesh,
+        check_model,
+        check_units,
+    )
+except Exception as error:
+    # Hydra says only "Error locating target" when the import of a `_target_` fails.
+    logger.critical("%s", host.unsupported("its configuration cannot be imported", error))
+    raise
 
 # Facts about the rest of the recipe that the configuration source interpolates into `pcr`.
 RECIPE = "recipe"
