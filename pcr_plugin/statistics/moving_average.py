@@ -1,5 +1,6 @@
 """Exponential moving average of V, `pcr.variance.ema`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class VarianceAverage:
     def _update_block(self, name: str, step: list[float], usable: bool) -> list[float]:
         sums = self._sums.get(name, (0.0, 0.0))
         weights = self._weights.get(name, (0.0, 0.0))
-        if usable and all(value == value for value in step):
+        if usable and all(map(math.isfinite, step)):
             keep, take = self.decay, 1.0 - self.decay
             sums = (keep * sums[0] + take * step[0], keep * sums[1] + take * step[1])
             weights = (keep * weights[0] + take, keep * weights[1] + take)
