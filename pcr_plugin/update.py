@@ -122,7 +122,7 @@ class TwoGradientUpdate:
         if not self.rule.observes:
             combine_(self._gradients, s, [(p, q) for p, q in decision.weights.tolist()])
         metrics = self._metrics(statistics, decision)
-        metrics[PREFIX + "seconds"] = time.perf_counter() - start
+        metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics
 
     def _statistics(self, s: Local) -> Statistics:

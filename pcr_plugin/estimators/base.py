@@ -39,6 +39,11 @@ class UnitColumns(NamedTuple):
 class Estimator(Protocol):
     """Measures the spread of a gradient's units while the host computes it."""
 
+    @property
+    def seconds(self) -> float:
+        """Time that this step's passes have spent in the estimator."""
+        ...
+
     def begin(self) -> None:
         """Forget the last step."""
         ...

@@ -1,5 +1,6 @@
 """Unit: one rank's micro-batch. Norms are read by hooks before gradients are accumulated."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -42,15 +43,22 @@ class MicroBatchEstimator:
         self._sums = torch.zeros(blocks, 2, dtype=torch.float64, device=device)
         self._units = 0
         self._mass = 0.0
+        self._seconds = 0.0
         self._objective: Objective | None = None
         self._size = 0.0
         self._calls: dict[str, int] = {}
         self._micro_batches = 0
         self._attach(module)
 
+    @property
+    def seconds(self) -> float:
+        """Time that this step's passes have spent in the hooks (on a GPU: to launch them)."""
+        return self._seconds
+
     def begin(self) -> None:
         """Forget the last step."""
         self._sums.zero_()
+        self._seconds = 0.0
 
     def start_unit(self, size: float) -> None:
         """Announce the micro-batch whose backward pass comes next.
@@ -128,9 +136,11 @@ class MicroBatchEstimator:
         def add_square(gradient: Tensor) -> None:
             if self._objective is None:
                 return
+            start = time.perf_counter()
             self._calls[name] = self._calls.get(name, 0) + 1
             if self._size > 0:
                 square = torch.linalg.vector_norm(gradient, dtype=torch.float32).double() ** 2
                 self._sums[block, self._objective] += square / self._size
+            self._seconds += time.perf_counter() - start
 
         return add_square

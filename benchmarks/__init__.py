@@ -1,0 +1,1 @@
+"""What PCR costs, measured."""

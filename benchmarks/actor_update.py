@@ -1,0 +1,135 @@
+"""Seconds of one actor update: stock veRL against each rule, in one process, interleaved.
+
+    VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs/benchmarks
+
+writes `actor_update.json` and `actor_update.md` into the folder.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.workload import Workload, make_batch, make_update, save_model
+
+# name -> (update_rule, keys below pcr)
+VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "stock": (None, {}),
+    "sum": ("sum", {}),
+    "pcr (paper)": ("pcr", {}),
+    "pcr (robust)": ("pcr", {"preset": "robust"}),
+    "pcr, split_half": ("pcr", {"variance": {"estimator": "split_half"}}),
+    "pcgrad": ("pcgrad", {}),
+    "soft 0.5": ("soft", {"alpha": 0.5}),
+    "observe, a measuring step": ("observe", {"observe_every": 1}),
+}
+
+Update = Callable[[Any], dict[str, Any]]
+
+
+def measure(workload: Workload, repeats: int) -> dict[str, dict[str, float]]:
+    """Time every variant.
+
+    Args:
+        workload: model and mini-batch.
+        repeats: updates timed per variant, after one that is not.
+
+    Returns:
+        Per variant: median, quartiles, and the share of statistics, communication and combine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder)
+        save_model(workload, model)
+        updates = {
+            name: make_update(workload, model, rule, settings)
+            for name, (rule, settings) in VARIANTS.items()
+        }
+    for update in updates.values():
+        update(make_batch(workload, seed=0))
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
+    for repeat in range(repeats):
+        for name, update in updates.items():
+            samples[name].append(timed(update, make_batch(workload, seed=repeat)))
+    return {name: summary(rows) for name, rows in samples.items()}
+
+
+def timed(update: Update, batch: Any) -> tuple[float, float]:
+    """Seconds of one update, and of its statistics, communication and combination."""
+    start = time.perf_counter()
+    metrics = update(batch)["metrics"]
+    seconds = time.perf_counter() - start
+    ours = metrics.get("pcr/seconds")
+    return seconds, float(ours.aggregate()) if ours is not None else 0.0
+
+
+def summary(rows: list[tuple[float, float]]) -> dict[str, float]:
+    """Median and quartiles of the update, and the median share that is ours."""
+    low, median, high = statistics.quantiles([seconds for seconds, _ in rows], n=4)
+    share = statistics.median(ours / seconds for seconds, ours in rows)
+    return {"median": median, "low": low, "high": high, "share": share}
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Markdown rows."""
+    stock = results["stock"]["median"]
+    lines = [
+        "| rule | seconds, median (quartiles) | against stock | statistics and combine |",
+        "|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
+        share = f"{100 * row['share']:.2f} %" if row["share"] else ""
+        lines.append(f"| {name} | {spread} | {row['median'] / stock:.2f} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def conditions(workload: Workload, repeats: int) -> dict[str, Any]:
+    """Everything that the numbers depend on."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, "
+        f"{torch.get_num_threads()} threads",
+        "versions": {name: version(name) for name in ("torch", "verl", "transformers")},
+        "repeats": repeats,
+        "workload": asdict(workload),
+    }
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
+    parser.add_argument("--repeats", type=int, default=10)
+    for field in fields(Workload):
+        if field.type is not bool:
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}", type=int, default=field.default
+            )
+    parser.add_argument("--checkpointing", action="store_true")
+    arguments = vars(parser.parse_args())
+    out, repeats = arguments.pop("out"), arguments.pop("repeats")
+    workload = Workload(**arguments)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    results = measure(workload, repeats)
+    torch.distributed.destroy_process_group()
+    out.mkdir(parents=True, exist_ok=True)
+    report = {**conditions(workload, repeats), "results": results}
+    (out / "actor_update.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "actor_update.md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
