@@ -4,7 +4,6 @@ Only `forward_backward_batch` differs. veRL's `train_batch` still zeroes, calls 
 steps; the optimizer, the scheduler and the checkpoint are veRL's.
 """
 
-import copy
 import math
 from typing import Any
 
@@ -13,13 +12,14 @@ import torch
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import all_ranks, is_first_of, is_first_rank, ranks_of, sum_over
-from pcr_plugin.estimators import MicroBatchEstimator, RunPass, SplitHalfEstimator
+from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl import backends, checkpoint, host
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
-from pcr_plugin.verl.losses import LossFunction, SplitLoss
-from pcr_plugin.verl.outputs import Output, as_metrics, concatenate, merge
+from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.outputs import Output, as_metrics, merge
+from pcr_plugin.verl.passes import Passes, without_entropy
 from pcr_plugin.verl.refusals import check_fsdp, check_mesh, check_model
 from pcr_plugin.verl.units import Sizes, halves, sizes
 
@@ -126,25 +126,12 @@ class TwoGradientEngine:
         return MicroBatchEstimator(self.module, block_of, blocks, scale, gradients.device)
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
+        stock = super().forward_backward_batch  # type: ignore[misc]
         parts = self._parts(data)
-        outputs: dict[str, list[Output]] = {"plasticity": [], "stability": []}
-
-        def runner(kind: str, loss: LossFunction, entropy: bool) -> RunPass:
-            def run(part: int | None) -> None:
-                batch = parts[part or 0] if entropy else _without_entropy(parts[part or 0])
-                outputs[kind].append(
-                    super(TwoGradientEngine, self).forward_backward_batch(batch, loss)  # type: ignore[misc]
-                )
-
-            return run
-
-        metrics = self._update.run(
-            split.beta,
-            runner("stability", split.stability(), entropy=False),
-            runner("plasticity", split.plasticity(), entropy=True),
-        )
-        joined = {kind: concatenate(passes) for kind, passes in outputs.items()}
-        return merge(joined["plasticity"], joined["stability"], split.beta), metrics
+        stability = Passes(stock, [without_entropy(part) for part in parts], split.stability())
+        plasticity = Passes(stock, parts, split.plasticity())
+        metrics = self._update.run(split.beta, stability.run, plasticity.run)
+        return merge(plasticity.output(), stability.output(), split.beta), metrics
 
     def _observe(self, data: Any, loss_function: Any, split: SplitLoss) -> Output:
         metrics = {PREFIX + "active": 1.0}
@@ -179,10 +166,3 @@ class TwoGradientEngine:
             )
         if isinstance(self._estimator, MicroBatchEstimator):
             self._estimator.start_unit(sizes(data).of(self._loss_agg_mode))
-
-
-def _without_entropy(data: Any) -> Any:
-    """A shallow copy for the KL pass, which has no use for the entropy."""
-    batch = copy.copy(data)
-    host.name("verl.utils.tensordict_utils", "assign_non_tensor")(batch, calculate_entropy=False)
-    return batch
