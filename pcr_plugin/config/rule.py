@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from pcr_plugin.config.checks import one_of, reject
+from pcr_plugin.config.checks import reject
 from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.settings import PCRSettings
 
@@ -104,7 +104,8 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
 def _check_name(update_rule: str) -> None:
     if isinstance(update_rule, str) and update_rule.startswith(TORCHJD_PREFIX):
         reject("update_rule", update_rule, "this version does not have torchjd: rules yet; use pcr")
-    one_of("update_rule", update_rule, ("null", *RULES))
+    if update_rule not in RULES:
+        reject("update_rule", update_rule, "one of " + ", ".join(("null", *RULES)))
 
 
 def _check_alpha(update_rule: str, settings: PCRSettings) -> None:

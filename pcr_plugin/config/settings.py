@@ -125,21 +125,26 @@ def settings_from_mapping(values: Mapping[str, Any]) -> PCRSettings:
         The checked settings.
 
     Raises:
-        ValueError: an unknown key, or a value out of its range.
+        ValueError: an unknown key, a value out of its range, or no mapping.
     """
-    given = dict(values)
-    variance = given.pop("variance", None) or {}
-    if not isinstance(variance, VarianceSettings):
+    given = _known("pcr", values, PCRSettings)
+    variance = given.pop("variance", None)
+    if variance is None:
+        variance = VarianceSettings()
+    elif not isinstance(variance, VarianceSettings):
         variance = VarianceSettings(**_known("pcr.variance", variance, VarianceSettings))
     scope = given.get("scope")
     if isinstance(scope, Sequence) and not isinstance(scope, str):
         given["scope"] = tuple(scope)
-    return PCRSettings(**_known("pcr", given, PCRSettings), variance=variance)
+    return PCRSettings(**given, variance=variance)
 
 
-def _known(prefix: str, values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+def _known(prefix: str, values: Any, kind: type) -> dict[str, Any]:
     names = [f.name for f in fields(kind)]
+    allowed = "the keys are " + ", ".join(names)
+    if not isinstance(values, Mapping):
+        reject(prefix, values, f"it is a block of keys; {allowed}")
     for name, value in values.items():
         if name not in names:
-            reject(f"{prefix}.{name}", value, "the keys are " + ", ".join(names))
+            reject(f"{prefix}.{name}", value, allowed)
     return dict(values)

@@ -5,6 +5,7 @@ worker import this file when they read the configuration: a missing or broken pl
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -160,20 +161,17 @@ def enable(actor: Actor, update_rule: str = "pcr", **settings: Any) -> Actor:
 
 
 def _read(values: Any) -> tuple[PCRSettings, dict[str, Any]]:
-    if isinstance(values, PCRSettings):
-        return values, {}
-    plain = _plain(values)
-    recipe = plain.pop(RECIPE, None) or {}
-    return settings_from_mapping(plain), recipe
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    """A dictionary from what Hydra passes on, which may be OmegaConf's or a plain mapping."""
+    """Settings and recipe from what Hydra passes on: OmegaConf's mapping or a plain one."""
     from omegaconf import DictConfig, OmegaConf
 
+    if isinstance(values, PCRSettings):
+        return values, {}
     if isinstance(values, DictConfig):
         values = OmegaConf.to_container(values, resolve=True)
-    return dict(values or {})
+    if not isinstance(values, Mapping):
+        return PCRSettings() if values is None else settings_from_mapping(values), {}
+    settings = {key: value for key, value in values.items() if key != RECIPE}
+    return settings_from_mapping(settings), values.get(RECIPE) or {}
 
 
 def _warn_about_idle_keys(settings: PCRSettings) -> None:

@@ -1,0 +1,149 @@
+"""From settings to the rule that runs: presets, combinations, and what is not built."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+
+from pcr_plugin.config import PCRSettings, UpdateRule, VarianceSettings, resolve
+from pcr_plugin.config.presets import PRESETS
+
+RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
+
+
+def rule(name: str = "pcr", **settings: Any) -> UpdateRule:
+    resolved = resolve(name, PCRSettings(**settings))
+    assert resolved is not None
+    return resolved
+
+
+@pytest.mark.parametrize(
+    ("preset", "scale", "ema", "floor"),
+    [("paper", "absolute", 0.0, False), ("robust", "beta", 0.9, True)],
+)
+def test_a_preset_fills_every_key_it_controls(
+    preset: str, scale: str, ema: float, floor: bool
+) -> None:
+    resolved = rule(preset=preset)
+    assert (resolved.scale, resolved.ema, resolved.stability_floor) == (scale, ema, floor)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("scale", ["absolute", "relative", "beta"])
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.parametrize("floor", [False, True])
+def test_what_the_user_sets_wins_over_the_preset(
+    preset: str, scale: str, ema: float, floor: bool
+) -> None:
+    """Also 0 and false, which are values and not "unset"."""
+    variance = VarianceSettings(scale=scale, ema=ema)
+    resolved = rule(preset=preset, variance=variance, stability_floor=floor)
+    assert (resolved.scale, resolved.ema, resolved.stability_floor) == (scale, ema, floor)
+
+
+def test_every_key_of_a_preset_is_an_open_key_of_the_settings() -> None:
+    names = {field.name for field in dataclasses.fields(next(iter(PRESETS.values())))}
+    open_keys = {f.name for f in dataclasses.fields(VarianceSettings) if f.default is None}
+    open_keys |= {f.name for f in dataclasses.fields(PCRSettings) if f.default is None}
+    assert names == open_keys - {"alpha", "probes"}
+
+
+def test_no_rule_is_the_host_s_own_update() -> None:
+    assert resolve(None, PCRSettings()) is None
+
+
+@pytest.mark.parametrize("bad", ["", "PCR", "pcr ", "null", "none", "None", True, 1, ["pcr"]])
+def test_an_unknown_rule_is_named_with_all_rules(bad: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        resolve(bad, PCRSettings())
+    message = str(caught.value)
+    assert message.startswith(f"update_rule={bad!r} is not possible: ")
+    for name in ("null", *RULES):
+        assert name in message.split("is not possible")[1]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_known_rules(name: str) -> None:
+    resolved = rule(name, alpha=0.5) if name == "soft" else rule(name)
+    assert resolved.name == name
+    assert resolved.needs_variance is (name == "pcr")
+    assert resolved.observes is (name == "observe")
+
+
+def test_soft_needs_an_alpha() -> None:
+    with pytest.raises(ValueError, match=r"pcr\.alpha=None .*update_rule=soft needs a number"):
+        rule("soft")
+    for alpha in (0, 0.0, 0.3, 1.0):
+        assert rule("soft", alpha=alpha).settings.alpha == alpha
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "soft"])
+@pytest.mark.parametrize("alpha", [0, 0.0, 0.5])
+def test_alpha_without_soft(name: str, alpha: float) -> None:
+    with pytest.raises(ValueError, match=rf"pcr\.alpha={alpha!r} .*only update_rule=soft"):
+        rule(name, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "remedy"),
+    [
+        (
+            {"variance": VarianceSettings(estimator="sequence")},
+            "pcr.variance.estimator='sequence'",
+            "micro_batch or split_half",
+        ),
+        ({"passes": "shared_forward"}, "pcr.passes='shared_forward'", "pcr.passes=two_forward"),
+        ({"variance": VarianceSettings(probes=4)}, "pcr.variance.probes=4", "sequence"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(
+    settings: dict[str, Any], key: str, remedy: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        rule(**settings)
+    assert str(caught.value).startswith(f"{key} is not possible: ")
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["torchjd:UPGrad", "torchjd:"])
+def test_torchjd_rules_are_not_built(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"update_rule='{name}' .*torchjd.*use pcr"):
+        rule(name)
+
+
+def test_an_open_gate_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="pcr_plugin"):
+        rule(gate=True)
+        assert not caplog.records
+        rule(gate=False)
+    assert "pcr.gate=false" in caplog.text
+    assert "KL" in caplog.text
+
+
+def test_the_description_names_every_resolved_value() -> None:
+    line = rule("soft", alpha=0.25, preset="robust", block="tensor", min_cosine=0.1).describe()
+    assert "\n" not in line
+    for part in (
+        "update_rule=soft",
+        "preset=robust",
+        "scope=mlp",
+        "block=tensor",
+        "alpha=0.25",
+        "variance.estimator=micro_batch",
+        "variance.scale=beta",
+        "variance.ema=0.9",
+        "stability_floor=True",
+        "gate=True",
+        "min_cosine=0.1",
+        "passes=auto",
+    ):
+        assert part in line.split(), part
+
+
+def test_a_rule_is_frozen_and_keyword_only() -> None:
+    resolved = rule()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolved.name = "sum"  # type: ignore[misc]
+    with pytest.raises(TypeError, match="positional"):
+        UpdateRule("pcr")  # type: ignore[misc, call-arg]
