@@ -24,12 +24,16 @@ ATTENTION_OF_LAYER = re.compile(
     r"(?:self_attn|self_attention|attention|attn|linear_attn))\."
 )
 # A router sends tokens to experts and stores nothing; norms are no knowledge either (Eq. 16
-# leaves "LayerNorm" to plain addition). `layer_norm_weight` is TransformerEngine's fused norm.
+# leaves "LayerNorm" to plain addition). `layer_norm_weight` is TransformerEngine's fused norm,
+# `shared_experts.gate_weight` Megatron-core's gate of the shared experts.
 _NOT_PROJECTED = re.compile(
-    r"\.(gate|router|shared_expert_gate|e_score_correction_bias)(\.|$)|norm|layer_norm_"
+    r"\.(gate|router|shared_expert_gate|shared_experts\.gate_weight|e_score_correction_bias)(\.|$)"
+    r"|norm|layer_norm_"
 )
 # A vision tower counts only when the user names it.
-_VISION = re.compile(r"(^|\.)(visual|vision|vision_tower|vision_model|image_encoder)\.")
+_VISION = re.compile(
+    r"(^|\.)(visual|vision|vision_tower|vision_model|image_encoder|img_processor|vpm)\."
+)
 
 
 def plain_name(name: str) -> str:
