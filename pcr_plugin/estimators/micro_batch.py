@@ -139,8 +139,9 @@ class MicroBatchEstimator:
             start = time.perf_counter()
             self._calls[name] = self._calls.get(name, 0) + 1
             if self._size > 0:
-                square = torch.linalg.vector_norm(gradient, dtype=torch.float32).double() ** 2
-                self._sums[block, self._objective] += square / self._size
+                at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
+                norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
+                self._sums[block, self._objective] += norm**2 / self._size
             self._seconds += time.perf_counter() - start
 
         return add_square
