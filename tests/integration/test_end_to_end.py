@@ -75,10 +75,8 @@ def test_a_plugin_that_is_broken_on_the_worker_alone_stops_the_run(
     for package in ("pcr_plugin", "hydra_plugins"):
         shutil.copytree(ROOT / package, tmp_path / package)
     broken = tmp_path / "pcr_plugin" / "verl" / "refusals.py"
-    only_under_ray = (
-        'import os\nif "RAY_RAYLET_PID" in os.environ:\n    raise ImportError("old copy")\n'
-    )
-    broken.write_text(only_under_ray + broken.read_text())
+    only_under_ray = 'if "RAY_RAYLET_PID" in os.environ:\n    raise ImportError("old copy")\n'
+    broken.write_text("import os\n" + only_under_ray + broken.read_text())
     result = run(folder, [ONE_KEY], PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert result.status != 0
     assert result.steps == []
