@@ -144,6 +144,6 @@ def test_the_description_names_every_resolved_value() -> None:
 def test_a_rule_is_frozen_and_keyword_only() -> None:
     resolved = rule()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        resolved.name = "sum"  # type: ignore[misc]
+        resolved.name = "sum"
     with pytest.raises(TypeError, match="positional"):
-        UpdateRule("pcr")  # type: ignore[misc, call-arg]
+        UpdateRule("pcr")
