@@ -1,0 +1,224 @@
+"""veRL's own `ppo_loss`, whole and in two parts: value, gradient and metrics.
+
+No process group and no engine: the loss gets a model's output as an engine would hand it over.
+"""
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, kl_penalty
+from verl.utils.metric import Metric
+from verl.utils.py_functional import append_to_dict
+from verl.workers.config import FSDPActorConfig
+from verl.workers.utils.losses import ppo_loss, sft_loss, value_loss
+
+from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.outputs import merge
+from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
+from tests.integration.loss_inputs import (
+    BETA,
+    PROMPTS,
+    RESPONSES,
+    actor_config,
+    evaluate,
+    micro_batch,
+    model_output,
+)
+
+LOSS_MODES = sorted(set(POLICY_LOSS_REGISTRY) - {"pcr_plugin.none"})
+KL_TYPES = (*GOOD_KL, *BIASED_KL)
+AGGREGATIONS = (
+    "token-mean",
+    "token-sum",
+    "seq-mean-token-sum",
+    "seq-mean-token-mean",
+    "seq-mean-token-sum-norm",
+)
+
+
+def split(config: FSDPActorConfig) -> SplitLoss:
+    return SplitLoss(partial(ppo_loss, config=config), lambda data: None)
+
+
+@pytest.mark.parametrize("loss_mode", LOSS_MODES)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_two_parts_add_up_to_the_stock_loss(
+    loss_mode: str, aggregation: str, entropy: bool
+) -> None:
+    for seed, kind in enumerate(KL_TYPES):
+        config = actor_config(loss_mode=loss_mode, loss_agg_mode=aggregation, kl_loss_type=kind)
+        case = {"dtype": torch.float64, "entropy": entropy}
+        stock = partial(ppo_loss, config=copy.deepcopy(config))
+        value, gradients, _ = evaluate(stock, seed, **case)
+        parts = split(config)
+        pla_value, pla_gradients, _ = evaluate(parts.plasticity(), seed, **case)
+        sta_value, sta_gradients, _ = evaluate(parts.stability(), seed, **case)
+        assert parts.beta == BETA
+        assert value == pytest.approx(pla_value + BETA * sta_value, rel=1e-10), kind
+        for whole, p, s in zip(gradients, pla_gradients, sta_gradients, strict=True):
+            torch.testing.assert_close(whole, p + BETA * s, rtol=1e-10, atol=1e-14)
+        assert any(g.any() for g in pla_gradients)
+        assert any(g.any() for g in sta_gradients)
+
+
+@pytest.mark.parametrize("loss_mode", LOSS_MODES)
+def test_in_float32_with_importance_weights(loss_mode: str) -> None:
+    config = actor_config(loss_mode=loss_mode)
+    case = {"dtype": torch.float32, "entropy": True, "importance": True}
+    value, gradients, _ = evaluate(partial(ppo_loss, config=copy.deepcopy(config)), 3, **case)
+    pla_value, pla_gradients, _ = evaluate(split(config).plasticity(), 3, **case)
+    sta_value, sta_gradients, _ = evaluate(split(config).stability(), 3, **case)
+    assert value == pytest.approx(pla_value + BETA * sta_value, rel=1e-6, abs=1e-6)
+    for whole, p, s in zip(gradients, pla_gradients, sta_gradients, strict=True):
+        torch.testing.assert_close(whole, p + BETA * s, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KL_TYPES)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_the_stability_part_is_the_kl_alone(kind: str, aggregation: str) -> None:
+    """Against veRL's estimator and aggregation, called without its `ppo_loss`."""
+    config = actor_config(
+        loss_mode="gspo", loss_agg_mode=aggregation, kl_loss_type=kind, entropy_coeff=0.5
+    )
+    value, gradients, metrics = evaluate(
+        split(config).stability(), 5, dtype=torch.float64, entropy=False
+    )
+    output, inputs = model_output(5, dtype=torch.float64, entropy=False)
+    padded = micro_batch(5, dtype=torch.float64).select("ref_log_prob", "response_mask")
+    reference, mask = padded["ref_log_prob"], padded["response_mask"]
+    # The log-probability of a token stands one place before it.
+    rows = [
+        row[p - 1 : p + r - 1]
+        for row, p, r in zip(output["log_probs"].unbind(), PROMPTS, RESPONSES, strict=True)
+    ]
+    log_probs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    estimate = kl_penalty(log_probs, torch.nested.to_padded_tensor(reference, 0.0), kind)
+    expected = agg_loss(
+        estimate,
+        torch.nested.to_padded_tensor(mask, 0).bool(),
+        aggregation,
+        dp_size=2,
+        batch_num_tokens=40,
+        global_batch_size=8,
+        loss_scale_factor=None,
+    )
+    (expected_gradient,) = torch.autograd.grad(expected, inputs)
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(gradients[0], expected_gradient, rtol=1e-12, atol=1e-15)
+    assert metrics["kl_loss"].aggregate() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_the_plasticity_part_does_not_see_the_reference() -> None:
+    plain = actor_config(use_kl_loss=False)
+    expected = evaluate(partial(ppo_loss, config=plain), 6, dtype=torch.float64, entropy=True)
+    value, gradients, metrics = evaluate(
+        split(actor_config()).plasticity(), 6, dtype=torch.float64, entropy=True
+    )
+    assert value == expected[0]
+    for ours, stock in zip(gradients, expected[1], strict=True):
+        torch.testing.assert_close(ours, stock, rtol=0, atol=0)
+    assert "kl_loss" not in metrics
+
+
+def engine_output(config: FSDPActorConfig, loss: Any, entropy: bool) -> dict[str, Any]:
+    """Two micro-batches, collected as veRL's engines do."""
+    metrics: dict[str, Any] = {}
+    losses = []
+    for seed in (7, 8):
+        value, _, found = evaluate(loss, seed, dtype=torch.float64, entropy=entropy)
+        losses.append(value)
+        append_to_dict(metrics, found)
+    return {"model_output": {}, "loss": losses, "metrics": metrics}
+
+
+def reduced(metrics: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: value.aggregate() if isinstance(value, Metric) else sum(value) / len(value)
+        for name, value in metrics.items()
+    }
+
+
+@pytest.mark.parametrize("loss_mode", LOSS_MODES)
+@pytest.mark.parametrize("entropy", [False, True])
+def test_metrics_keep_their_names_and_values(loss_mode: str, entropy: bool) -> None:
+    config = actor_config(loss_mode=loss_mode)
+    stock = engine_output(config, partial(ppo_loss, config=copy.deepcopy(config)), entropy)
+    plasticity = engine_output(config, split(config).plasticity(), entropy)
+    stability = engine_output(config, split(config).stability(), False)
+    merged = merge(plasticity, stability, BETA)
+    assert merged.keys() == stock.keys()
+    assert merged["loss"] == pytest.approx(stock["loss"], rel=1e-12)
+    assert merged["metrics"].keys() == stock["metrics"].keys()
+    for name, value in reduced(stock["metrics"]).items():
+        assert reduced(merged["metrics"])[name] == pytest.approx(value, rel=1e-12), name
+    for name, value in stock["metrics"].items():
+        ours = merged["metrics"][name]
+        assert type(ours) is type(value), name
+        if isinstance(value, Metric):
+            assert ours.aggregation == value.aggregation, name
+            assert len(ours.values) == len(value.values), name
+
+
+def test_metrics_of_a_rank_without_an_output() -> None:
+    """Not the last pipeline stage: no losses, no metrics."""
+    empty: dict[str, Any] = {"model_output": {}, "loss": [], "metrics": {}}
+    assert merge(copy.deepcopy(empty), copy.deepcopy(empty), BETA) == empty
+
+
+def test_the_actor_s_own_configuration_is_not_changed() -> None:
+    config = actor_config(loss_mode="gspo")
+    before = repr(config)
+    parts = split(config)
+    parts.plasticity()
+    parts.stability()
+    assert repr(config) == before
+    assert config.policy_loss.loss_mode == "gspo"
+
+
+def test_micro_batches_are_announced_before_their_loss() -> None:
+    seen: list[Any] = []
+    parts = SplitLoss(partial(ppo_loss, config=actor_config()), seen.append)
+    for loss in (parts.stability(), parts.plasticity()):
+        evaluate(loss, 0, dtype=torch.float64, entropy=False)
+    assert [len(data) for data in seen] == [len(PROMPTS)] * 2
+
+
+def custom_loss(config: Any, model_output: Any, data: Any, dp_group: Any = None) -> Any:
+    """A loss that somebody else wrote."""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(custom_loss, config=None),
+        partial(sft_loss, config=None),
+        partial(value_loss, config=None),
+        partial(ppo_loss, actor_config()),
+        partial(ppo_loss, config=actor_config(), dp_group=None),
+        partial(partial(custom_loss, config=None), data=None),
+        ppo_loss,
+        lambda model_output, data, dp_group=None: None,
+        None,
+    ],
+    ids=str,
+)
+def test_other_losses_are_refused(loss: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        SplitLoss(loss, lambda data: None)
+    message = str(caught.value)
+    assert "update_rule" in message
+    assert "functools.partial(verl.workers.utils.losses.ppo_loss, config=" in message
+    assert "update_rule=null" in message
+
+
+def test_the_distillation_loss_is_refused() -> None:
+    """What veRL hands to the engine when `distillation.enabled` is true."""
+    from verl.trainer.distillation.losses import distillation_ppo_loss
+
+    with pytest.raises(ValueError, match="Distillation"):
+        split_of = partial(distillation_ppo_loss, config=actor_config(), distillation_config=None)
+        SplitLoss(split_of, lambda data: None)
