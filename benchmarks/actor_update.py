@@ -1,14 +1,15 @@
 """Seconds of one actor update: stock veRL against each rule, in one process, interleaved.
 
-    VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs/benchmarks
+    VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs
 
-writes `actor_update.json` and `actor_update.md` into the folder.
+writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder.
 """
 
 import argparse
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,12 +94,46 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+PAGE = """# What it costs
+
+Seconds of one actor update (`train_batch` of veRL's real FSDP2 engine: zero, passes, clip, step) of
+stock veRL and of each rule, in one process, interleaved. Two gradients by two whole passes cost
+twice the stock update; the limit for exact separate gradients is lower
+(a shared forward pass is not built yet).
+
+Command: `{command}`
+
+{date}, {machine}, {versions}. Medians of {repeats} updates of each kind (quartiles in brackets);
+a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}, float32, random weights;
+{sequences} sequences of {prompt} + at most {response} tokens in {micro_batches} micro-batches;
+activation checkpointing {checkpointing}.
+
+{table}
+The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
+the all-reduce, the rule and the combination, as a share of the update.
+
+`observe` measures with two extra passes and then runs the stock update; between measurements
+(`pcr.observe_every`, 10 by default) its step is the stock step.
+
+Not measured here: GPUs, several ranks over a network, memory.
+"""
+
+
+def page(report: dict[str, Any]) -> str:
+    """The markdown page for a report, so that its numbers cannot drift from the file's."""
+    workload = report["workload"]
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    values = {**report, **workload, "versions": versions, "table": table(report["results"])}
+    values["checkpointing"] = "on" if workload["checkpointing"] else "off"
+    return PAGE.format_map(values)
+
+
 def conditions(workload: Workload, repeats: int) -> dict[str, Any]:
     """Everything that the numbers depend on."""
     return {
+        "command": " ".join(["VERL_PLATFORM=cpu python -m benchmarks.actor_update", *sys.argv[1:]]),
         "date": date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "versions": {name: version(name) for name in ("torch", "verl", "transformers")},
         "repeats": repeats,
         "workload": asdict(workload),
@@ -126,8 +161,8 @@ def main() -> None:
     torch.distributed.destroy_process_group()
     out.mkdir(parents=True, exist_ok=True)
     report = {**conditions(workload, repeats), "results": results}
-    (out / "actor_update.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "actor_update.md").write_text(table(results))
+    (out / "benchmarks.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "benchmarks.md").write_text(page(report))
     print(table(results))
 
 
