@@ -76,6 +76,13 @@ class TwoGradientUpdate:
         self._sum_over_ranks = sum_over_ranks
         self._device_module = device_module
         self._warned = False
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """Mark the state that `forget_step` goes back to.
+
+        `run` does it; the host does it for a step without a measurement (rule `observe`).
+        """
         self._before = self.average.state_dict()
 
     def forget_step(self) -> None:
@@ -107,6 +114,7 @@ class TwoGradientUpdate:
         Returns:
             The step's metrics.
         """
+        self.begin_step()
         # The plasticity pass comes second so that the random stream ends as after a host's step.
         random_state = RandomState.capture(self._device_module)
         self._estimator.begin()
@@ -147,7 +155,6 @@ class TwoGradientUpdate:
     def _decide(self, statistics: Statistics, beta: float) -> BlockWeights:
         gramian = statistics.gramian
         valid = has_stability(gramian) & torch.isfinite(gramian).flatten(1).all(dim=1)
-        self._before = self.average.state_dict()
         averaged = self.average.update(self._names, statistics.variances, valid)
         if self.rule.needs_variance and bool(torch.isnan(averaged).any()) and not self._warned:
             self._warned = True

@@ -135,6 +135,7 @@ class TwoGradientEngine:
 
     def _observe(self, data: Any, loss_function: Any, split: SplitLoss) -> Output:
         metrics = {PREFIX + "active": 1.0}
+        self._update.begin_step()
         if (self._steps - 1) % self._rule.settings.observe_every == 0:
             _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
             self.optimizer_zero_grad()  # type: ignore[attr-defined]
