@@ -1,0 +1,177 @@
+"""Every combination of recipe and update rule that the engine is run with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.distributed.recipe import Recipe
+from tests.oracle.objective import Objective
+from tests.oracle.rule import PAPER, ROBUST, Rule
+
+# veRL's own actor configuration, and ours with `update_rule=null`.
+STOCK, CONFIGURED = "stock", "configured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """An update rule: as the user sets it, and as the oracle knows it.
+
+    Args:
+        rule: `update_rule`; `None` for a stock run.
+        settings: the `pcr` block.
+        oracle: the same in the oracle; `None` where the test compares with something else.
+        blocks: how `tests.distributed.expected.blocks_of` cuts the model.
+        halves: whether the units are halves and not micro-batches.
+    """
+
+    rule: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    oracle: Rule | None = None
+    blocks: str = "mlp"
+    halves: bool = False
+
+
+_HALVES = {"estimator": "split_half"}
+VARIANTS = {
+    STOCK: Variant(),
+    CONFIGURED: Variant(),
+    "paper": Variant(rule="pcr", settings={"preset": "paper"}, oracle=PAPER),
+    "robust": Variant(rule="pcr", settings={"preset": "robust"}, oracle=ROBUST),
+    "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
+    "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
+    "sum": Variant(rule="sum", oracle=Rule(name="sum")),
+    "paper_halves": Variant(rule="pcr", settings={"variance": _HALVES}, oracle=PAPER, halves=True),
+    "robust_halves": Variant(
+        rule="pcr",
+        settings={"preset": "robust", "variance": _HALVES},
+        oracle=ROBUST,
+        halves=True,
+    ),
+    "literal": Variant(rule="pcr", settings={"gate": False}, oracle=Rule(name="pcr", gate=False)),
+    "relative": Variant(
+        rule="pcr",
+        settings={"variance": {"scale": "relative"}},
+        oracle=Rule(name="pcr", scale="relative"),
+    ),
+    "strict": Variant(
+        rule="pcgrad",
+        settings={"min_cosine": 0.1},
+        oracle=Rule(name="pcgrad", min_cosine=0.1),
+    ),
+    "tensor": Variant(rule="pcr", settings={"block": "tensor"}, oracle=PAPER, blocks="tensor"),
+    "global": Variant(rule="pcr", settings={"block": "global"}, oracle=PAPER, blocks="global"),
+    "attention": Variant(
+        rule="pcr", settings={"scope": "attention"}, oracle=PAPER, blocks="attention"
+    ),
+    "regex": Variant(
+        rule="pcr",
+        settings={"scope": [r"layers\.[02]\.mlp\.down"]},
+        oracle=PAPER,
+        blocks="regex",
+    ),
+    "observe": Variant(rule="observe", settings={"observe_every": 1}),
+    "observe_halves": Variant(rule="observe", settings={"observe_every": 1, "variance": _HALVES}),
+    "observe_sparse": Variant(rule="observe", settings={"observe_every": 2, "preset": "robust"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One recipe under one rule.
+
+    Args:
+        recipe: how is trained.
+        variant: key of `VARIANTS`.
+        ranks: numbers of ranks on which it runs.
+        fails: whether it is meant to end with an error.
+    """
+
+    recipe: Recipe
+    variant: str
+    ranks: tuple[int, ...] = (2,)
+    fails: bool = False
+
+    @property
+    def name(self) -> str:
+        """Unique among the cases."""
+        return f"{self.recipe.name}-{self.variant}"
+
+
+def _cases(
+    recipe: Recipe, *variants: str, ranks: tuple[int, ...] = (2,), fails: bool = False
+) -> list[Case]:
+    return [Case(recipe=recipe, variant=v, ranks=ranks, fails=fails) for v in variants]
+
+
+_PER_SEQUENCE = Objective(aggregation="seq-mean-token-mean", kl="low_var_kl", entropy=0.01)
+_PER_SEQUENCE_SUM = Objective(
+    aggregation="seq-mean-token-sum", kl="k2", entropy=0.02, temperature=0.7
+)
+_MAIN = (STOCK, "paper", "robust", "pcgrad", "soft", "sum")
+_HALF = ("paper_halves", "robust_halves")
+
+PLAIN = Recipe(name="plain")
+TRAIN = Recipe(name="train", batches=("mixed", "second"), learning_rate=1e-2)
+DROPOUT = Recipe(name="dropout", batches=TRAIN.batches, learning_rate=1e-2, dropout=0.2)
+ENTROPY = Recipe(name="entropy", batches=TRAIN.batches, learning_rate=1e-2, objective=_PER_SEQUENCE)
+POISONED = Recipe(name="poisoned", batches=("mixed", "poisoned", "second"), learning_rate=1e-2)
+ACCUMULATION = tuple(
+    Recipe(name=f"accumulate{8 // size}x{size}", batches=("sixteen",), micro_batches=(size,))
+    for size in (8, 4, 2)
+)
+ON_POLICY = Recipe(name="on_policy", on_policy=True)
+
+# Compared with the oracle step by step; the weights stay where they are.
+AGAINST_ORACLE = [
+    *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
+    *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
+    *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF),
+    *_cases(
+        Recipe(name="sequence_sum", batches=("warm",), objective=_PER_SEQUENCE_SUM),
+        *(STOCK, "paper", "robust", "sum", "paper_halves"),
+    ),
+    *_cases(
+        Recipe(name="dynamic", micro_batches=None, token_budget=25),
+        *_MAIN,
+        *_HALF,
+        ranks=(2, 3),
+    ),
+    *_cases(Recipe(name="checkpointed", checkpointing=True), *_MAIN, "paper_halves"),
+    *_cases(
+        Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE),
+        *(STOCK, "paper", "sum"),
+    ),
+    *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
+    *_cases(Recipe(name="masked", batches=("masked",)), STOCK, "paper", "paper_halves"),
+    *_cases(
+        Recipe(name="masked_sequence", batches=("masked",), objective=_PER_SEQUENCE),
+        *(STOCK, "paper"),
+    ),
+    *_cases(Recipe(name="narrow", model="narrow", batches=("narrow",)), *_MAIN, *_HALF, ranks=(3,)),
+    *_cases(Recipe(name="steps", batches=("mixed", "second")), STOCK, "robust", "robust_halves"),
+    *_cases(
+        Recipe(name="single", batches=("mixed", "second"), micro_batches=(2, 12)),
+        *(STOCK, "robust"),
+        ranks=(1,),
+    ),
+    *_cases(Recipe(name="alone", micro_batches=(12,)), STOCK, "paper", ranks=(1,)),
+]
+
+# The stock case comes first: nothing of the veRL integration is loaded yet.
+CASES = [
+    *_cases(TRAIN, STOCK, CONFIGURED, "observe", ranks=(1, 2, 3)),
+    *_cases(TRAIN, "paper", "robust", "sum", "observe_sparse", ranks=(2,)),
+    *AGAINST_ORACLE,
+    *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
+    *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
+    *_cases(Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True), STOCK, "sum"),
+    *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
+    *_cases(ON_POLICY, STOCK, "paper", "robust"),
+    *_cases(POISONED, STOCK, "robust", "observe_sparse"),
+    *_cases(Recipe(name="undivided", micro_batches=(6,)), "paper_halves", fails=True),
+]
+
+
+def case(name: str) -> Case:
+    """Look a case up by its name."""
+    return next(case for case in CASES if case.name == name)

@@ -1,0 +1,144 @@
+"""What the oracle says about a case."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+from torch import Tensor
+
+from tests.distributed.cases import VARIANTS, Case
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe, rows_of
+from tests.distributed.records import CaseRecord
+from tests.oracle.gradients import Gradient, Unit, unit_gradients
+from tests.oracle.model import Architecture
+from tests.oracle.objective import Objective
+from tests.oracle.rule import Blocks, Rule, Step, step
+from tests.support.tiny_model import MODELS
+
+# Label of a metric to the parameters of the block.
+_PARTS = {"mlp": ("gate", "up", "down"), "self_attn": ("q", "k", "v", "o")}
+Units = tuple[tuple[int, ...], ...]
+
+
+def blocks_of(architecture: Architecture, kind: str) -> Blocks:
+    """The blocks of a variant, named as the metrics name them.
+
+    Args:
+        architecture: sizes of the model.
+        kind: `mlp`, `attention`, `tensor`, `global` or `regex` (layers 0 and 2, `down` alone).
+    """
+    layers = range(architecture.layers)
+    mlp = {f"{layer}.mlp": _members(layer, "mlp") for layer in layers}
+    if kind == "attention":
+        return {f"{layer}.self_attn": _members(layer, "self_attn") for layer in layers}
+    if kind == "tensor":
+        return {
+            name.removeprefix("model.layers."): [name] for names in mlp.values() for name in names
+        }
+    if kind == "global":
+        return {"all": [name for names in mlp.values() for name in names]}
+    if kind == "regex":
+        return {f"{layer}.mlp": [_members(layer, "mlp")[2]] for layer in (0, 2)}
+    assert kind == "mlp", kind
+    return mlp
+
+
+class Oracle:
+    """Expected steps, with the gradients of a mini-batch computed once.
+
+    Args:
+        inputs: models and mini-batches.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._gradients = cache(self._compute)
+
+    def steps(self, case: Case, records: Sequence[CaseRecord]) -> list[Step]:
+        """The steps of a case under its own rule.
+
+        Args:
+            case: the case.
+            records: of all ranks, for the composition of dynamic micro-batches.
+        """
+        variant = VARIANTS[case.variant]
+        assert variant.oracle is not None, "the case is not compared with the oracle"
+        return self._steps(case, records, variant.oracle, variant.blocks, variant.halves)
+
+    def stock(self, case: Case, records: Sequence[CaseRecord]) -> list[Step]:
+        """p + beta s of the same recipe."""
+        return self._steps(case, records, Rule(name="sum"), "mlp", halves=False)
+
+    def _steps(
+        self,
+        case: Case,
+        records: Sequence[CaseRecord],
+        rule: Rule,
+        kind: str,
+        halves: bool,
+    ) -> list[Step]:
+        recipe, history = case.recipe, list[Step]()
+        blocks = blocks_of(MODELS[recipe.model], kind)
+        for index, batch in enumerate(recipe.batches):
+            units = micro_batches(recipe, records, index)
+            if halves:
+                units = two_halves(recipe, len(records), len(self._inputs.batches[batch]), index)
+            gradients = self._gradients(recipe.model, batch, recipe.objective, units)
+            history.append(step(gradients, blocks, rule, recipe.beta, history))
+        return history
+
+    def _compute(self, model: str, batch: str, objective: Objective, units: Units) -> list[Unit]:
+        weights, trajectories = self._inputs.weights[model], self._inputs.batches[batch]
+        return unit_gradients(weights, MODELS[model], trajectories, units, objective)
+
+
+def micro_batches(recipe: Recipe, records: Sequence[CaseRecord], index: int) -> Units:
+    """The units of one step: every rank's micro-batches, in the order of one pass."""
+    units = []
+    for record in records:
+        seen = record.steps[index].micro_batches
+        # Both objectives go over the same micro-batches; a stock step has one pass.
+        once = seen[: len(seen) // 2] if _twice(seen) else seen
+        units += [tuple(rows) for rows in once]
+    return tuple(units)
+
+
+def two_halves(recipe: Recipe, ranks: int, rows: int, index: int) -> Units:
+    """The halves of `split_half`: on every rank micro-batches (or rows, if they are dynamic)
+    alternate between them.
+    """
+    size = recipe.micro_batch(index) or 1
+    halves: tuple[list[int], list[int]] = ([], [])
+    for rank in range(ranks):
+        for position, row in enumerate(rows_of(rank, ranks, rows)):
+            halves[position // size % 2].append(row)
+    return tuple(tuple(half) for half in halves)
+
+
+def relative_errors(actual: Gradient, expected: Step, blocks: Blocks) -> dict[str, float]:
+    """||actual - expected|| / ||expected|| of every block and of the rest of the model."""
+    inside = {name for names in blocks.values() for name in names}
+    groups = {**blocks, "rest": [name for name in expected.gradient if name not in inside]}
+    return {group: _distance(actual, expected.gradient, names) for group, names in groups.items()}
+
+
+def _distance(actual: Gradient, expected: Gradient, names: Sequence[str]) -> float:
+    def squares(tensors: list[Tensor]) -> float:
+        return sum(float(t.square().sum()) for t in tensors)
+
+    difference = squares([actual[name].double() - expected[name] for name in names])
+    return math.sqrt(difference / squares([expected[name] for name in names]))
+
+
+def _members(layer: int, part: str) -> list[str]:
+    prefix = f"model.layers.{layer}.{part}."
+    names = [f"{prefix}{kind}_proj.weight" for kind in _PARTS[part]]
+    if part == "self_attn":
+        names += [f"{prefix}{kind}_proj.bias" for kind in ("q", "k", "v")]
+    return names
+
+
+def _twice(seen: Sequence[Sequence[int]]) -> bool:
+    middle = len(seen) // 2
+    return len(seen) % 2 == 0 and list(seen[:middle]) == list(seen[middle:])

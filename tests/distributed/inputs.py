@@ -1,0 +1,69 @@
+"""Models and mini-batches, made once per test session and read by every rank."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.oracle.model import Weights
+from tests.support.mini_batches import masked, mini_batch, poisoned
+from tests.support.tiny_model import MODELS, perturbed, random_weights, save_checkpoint
+from tests.support.trajectory import Trajectory
+
+# Seeds with which the blocks of one model are in all three situations: in conflict with alpha c
+# above beta, in conflict with alpha c below beta (the floor binds), and not in conflict.
+# `test_gradients` checks it.
+_MODEL_SEEDS = {"wide": 1, "narrow": 2}
+_REFERENCE_DISTANCE = 0.15
+
+# Name to model and arguments of `mini_batch`.
+BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mixed": ("wide", {"rows": 12, "seed": 2}),
+    "second": ("wide", {"rows": 12, "seed": 5}),
+    "warm": ("wide", {"rows": 12, "seed": 2, "temperature": 0.7}),
+    "sixteen": ("wide", {"rows": 16, "seed": 3}),
+    "narrow": ("narrow", {"rows": 12, "seed": 0}),
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the cases are made of.
+
+    Attributes:
+        weights: model name to the policy's weights.
+        batches: name to mini-batch.
+        checkpoints: model name to folder.
+    """
+
+    weights: dict[str, Weights]
+    batches: dict[str, list[Trajectory]]
+    checkpoints: dict[str, Path]
+
+    @classmethod
+    def create(cls, folder: Path) -> "Inputs":
+        """Make everything and save it for the ranks."""
+        weights, batches = {}, {}
+        for name, architecture in MODELS.items():
+            weights[name] = random_weights(architecture, _MODEL_SEEDS[name])
+            save_checkpoint(architecture, weights[name], folder / name)
+        for name, (model, arguments) in BATCHES.items():
+            reference = perturbed(
+                weights[model], _REFERENCE_DISTANCE, seed=100 + _MODEL_SEEDS[model]
+            )
+            batches[name] = mini_batch(MODELS[model], weights[model], reference, **arguments)
+        # Rows 4 and 5 are a whole micro-batch in every layout with two rows each.
+        batches["masked"] = masked(batches["mixed"], rows=(4, 5))
+        # The last row belongs to the last rank alone.
+        batches["poisoned"] = poisoned(batches["mixed"], row=11)
+        inputs = cls(weights, batches, {name: folder / name for name in MODELS})
+        torch.save(inputs, folder / "inputs.pt")
+        return inputs
+
+    @classmethod
+    def load(cls, folder: Path) -> "Inputs":
+        """Read what `create` saved."""
+        inputs = torch.load(folder / "inputs.pt", weights_only=False)
+        assert isinstance(inputs, cls)
+        return inputs

@@ -1,0 +1,184 @@
+"""Run one case on this rank and record what happened."""
+
+import hashlib
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import response_from_nested
+
+from tests.distributed.cases import CONFIGURED, VARIANTS, Case
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe, rows_of
+from tests.distributed.records import CaseRecord, StepRecord
+from tests.support.verl_batch import ROW, verl_batch
+from tests.support.verl_engine import actor_config, build_engine
+
+
+def run_case(case: Case, inputs: Inputs) -> CaseRecord:
+    """Build the engine and run every step of the recipe.
+
+    Args:
+        case: what to run.
+        inputs: models and mini-batches.
+
+    Returns:
+        The record; an error is part of it only where the case is meant to fail.
+    """
+    record = CaseRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
+    try:
+        actor, engine = build(case, inputs)
+        record.engine = f"{type(engine).__module__}.{type(engine).__qualname__}"
+        record.shards = {name: _local(p).numel() for name, p in engine.module.named_parameters()}
+        # Different on every rank, as in training.
+        torch.manual_seed(1234 + dist.get_rank())
+        for step in range(len(case.recipe.batches)):
+            record.steps.append(run_step(case.recipe, inputs, actor, engine, step))
+    except (ValueError, RuntimeError) as error:
+        if not case.fails:
+            raise
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
+def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
+    """The actor configuration and the engine of a case."""
+    variant, recipe = VARIANTS[case.variant], case.recipe
+    actor = actor_config(
+        kind=_actor_class(case.variant),
+        engine={
+            "use_no_sync_for_gradient_accumulation": recipe.defer_sync,
+            "reshard_after_forward": recipe.reshard,
+        },
+        ppo_mini_batch_size=12,
+        ppo_micro_batch_size_per_gpu=recipe.micro_batch(0),
+        use_dynamic_bsz=recipe.token_budget is not None,
+        loss_agg_mode=recipe.objective.aggregation,
+        kl_loss_type=recipe.objective.kl,
+        kl_loss_coef=recipe.beta,
+        entropy_coeff=recipe.objective.entropy,
+    )
+    if variant.rule is not None:
+        from pcr_plugin.verl import enable
+
+        enable(actor, variant.rule, log_blocks=True, **variant.settings)
+    engine = build_engine(
+        actor,
+        inputs.checkpoints[recipe.model],
+        learning_rate=recipe.learning_rate,
+        dropout=recipe.dropout,
+        use_remove_padding=recipe.remove_padding,
+        enable_gradient_checkpointing=recipe.checkpointing,
+    )
+    return actor, engine
+
+
+def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int) -> StepRecord:
+    """One optimizer step, as veRL's worker makes it."""
+    batch = mini_batch(recipe, inputs, step)
+    if recipe.on_policy:
+        batch["ref_log_prob"] = _own_log_probs(engine, batch)
+    record = StepRecord()
+    with engine.train_mode(), _recording(engine, record):
+        output = engine.train_batch(batch, partial(ppo_loss, config=actor))
+    record.norm = output["metrics"].pop("grad_norm")
+    record.metrics = {name: _aggregated(value) for name, value in output["metrics"].items()}
+    record.random_state = torch.get_rng_state()
+    weights = {name: _whole(p) for name, p in engine.module.named_parameters()}
+    digest = hashlib.sha256()
+    for tensor in weights.values():
+        digest.update(tensor.numpy().tobytes())
+    record.digest = digest.hexdigest()
+    if dist.get_rank() == 0:
+        record.weights = weights
+    update = getattr(engine, "_update", None)
+    record.average = update.average.state_dict() if update is not None else None
+    return record
+
+
+def mini_batch(recipe: Recipe, inputs: Inputs, step: int) -> Any:
+    """This rank's part of a step's mini-batch."""
+    trajectories = inputs.batches[recipe.batches[step]]
+    return verl_batch(
+        trajectories,
+        rows_of(dist.get_rank(), dist.get_world_size(), len(trajectories)),
+        use_remove_padding=recipe.remove_padding,
+        use_dynamic_bsz=recipe.token_budget is not None,
+        max_token_len_per_gpu=recipe.token_budget,
+        micro_batch_size_per_gpu=recipe.micro_batch(step),
+        use_fused_kernels=False,
+        calculate_entropy=recipe.objective.entropy != 0,
+        global_batch_size=len(trajectories),
+        temperature=recipe.objective.temperature,
+    )
+
+
+def _actor_class(variant: str) -> type:
+    if variant == CONFIGURED:
+        from pcr_plugin.verl.actor_config import PCRFSDPActorConfig
+
+        return PCRFSDPActorConfig
+    from verl.workers.config import FSDPActorConfig
+
+    kind: type = FSDPActorConfig
+    return kind
+
+
+def _own_log_probs(engine: Any, batch: Any) -> Tensor:
+    """The reference's log-probabilities when the reference is the policy, as veRL gets them."""
+    with engine.eval_mode():
+        output = engine.infer_batch(batch.clone())
+    log_probs: Tensor = response_from_nested(
+        output["model_output"]["log_probs"], batch["response_mask"]
+    )
+    return log_probs
+
+
+class _recording:
+    """Watches the micro-batches that come in and the gradient that the optimizer gets."""
+
+    def __init__(self, engine: Any, record: StepRecord) -> None:
+        self._engine, self._record = engine, record
+
+    def __enter__(self) -> None:
+        engine, record = self._engine, self._record
+        forward_step, optimizer_step = engine.forward_step, engine.optimizer_step
+
+        def forward(micro_batch: Any, *positional: Any, **named: Any) -> Any:
+            record.micro_batches.append(micro_batch[ROW].tolist())
+            return forward_step(micro_batch, *positional, **named)
+
+        def step() -> float:
+            gradient = {name: _whole(p.grad) for name, p in engine.module.named_parameters()}
+            if dist.get_rank() == 0:
+                record.gradient = gradient
+            norm: float = optimizer_step()
+            return norm
+
+        engine.forward_step, engine.optimizer_step = forward, step
+
+    def __exit__(self, *error: object) -> None:
+        del self._engine.forward_step, self._engine.optimizer_step
+
+
+def _local(parameter: Tensor) -> Tensor:
+    local: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return local
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A copy of the unsharded tensor; every rank has to ask."""
+    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full.detach().clone()
+
+
+def _aggregated(value: Any) -> float:
+    """One number per metric, from veRL's `Metric` or its list with a value per micro-batch."""
+    if hasattr(value, "aggregate"):
+        return float(value.aggregate())
+    return float(sum(value) / len(value))

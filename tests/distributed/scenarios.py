@@ -1,0 +1,65 @@
+"""What does not fit the scheme of one engine that makes a few steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tests.distributed.cases import Case
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe
+from tests.distributed.records import CaseRecord
+from tests.distributed.running import build, run_step
+
+_RESUMED = Recipe(name="resumed", batches=("mixed", "second"), learning_rate=1e-2)
+_SKIPPING = Recipe(name="skipping")
+
+
+def resume(inputs: Inputs, folder: Path) -> CaseRecord:
+    """Train a step, save, train the next; and the next again from the checkpoint.
+
+    Returns:
+        Three steps: the first, the second, and the second of a new engine that was resumed.
+    """
+    case = Case(recipe=_RESUMED, variant="robust")
+    record = CaseRecord()
+    checkpoint = str(folder / "checkpoint")
+    torch.manual_seed(dist.get_rank())
+    actor, engine = build(case, inputs)
+    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 0))
+    engine.save_checkpoint(checkpoint)
+    dist.barrier()
+    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 1))
+    actor, engine = build(case, inputs)
+    engine.load_checkpoint(checkpoint, del_local_after_load=False)
+    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 1))
+    return record
+
+
+def skipped_layer(inputs: Inputs, folder: Path) -> CaseRecord:
+    """A layer whose MLP gets no gradient in one micro-batch: its hook stays silent once."""
+    record = CaseRecord()
+    actor, engine = build(Case(recipe=_SKIPPING, variant="paper"), inputs)
+    calls = 0
+
+    def cut(module: nn.Module, positional: Any, output: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return output.detach() if calls == 2 else output
+
+    engine.module.model.layers[1].mlp.register_forward_hook(cut)
+    try:
+        run_step(_SKIPPING, inputs, actor, engine, 0)
+    except RuntimeError as error:
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
+# Name to function and the numbers of ranks on which it runs.
+SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
+    "resume": (resume, (2,)),
+    "skipped_layer": (skipped_layer, (1,)),
+}

@@ -1,0 +1,112 @@
+"""The cases contain what they are meant to contain; otherwise the other tests prove little."""
+
+import pytest
+import torch
+
+from tests.distributed.cases import CASES, VARIANTS, case
+from tests.distributed.conftest import Runs
+from tests.distributed.expected import Oracle, micro_batches, two_halves
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import rows_of
+from tests.oracle.model import next_token_log_probs
+from tests.support.tiny_model import MODELS
+
+
+@pytest.mark.parametrize("name", ["plain-robust", "sequence-robust"])
+def test_blocks_are_in_all_three_situations(name: str, runs: Runs, oracle: Oracle) -> None:
+    chosen = case(name)
+    blocks = oracle.steps(chosen, runs.of(name))[0].blocks.values()
+    beta = chosen.recipe.beta
+    assert any(not block.conflict for block in blocks)
+    assert any(block.conflict and block.beta_effective == beta for block in blocks)
+    assert any(block.conflict and block.beta_effective > beta for block in blocks)
+    # Far enough from orthogonal for float32 to tell the sign.
+    assert min(abs(block.cosine) for block in blocks) > 0.01
+
+
+def test_alphas_are_neither_zero_nor_one_nor_equal(runs: Runs, oracle: Oracle) -> None:
+    blocks = oracle.steps(case("plain-paper"), runs.of("plain-paper"))[0].blocks.values()
+    alphas = [block.alpha for block in blocks]
+    assert 0.1 < min(alphas) < max(alphas) < 0.9
+    assert max(alphas) - min(alphas) > 0.05
+
+
+def test_third_rank_holds_nothing_of_a_narrow_mlp(runs: Runs) -> None:
+    records = runs.of("narrow-paper", 3)
+    mlp = [name for name in records[0].shards if ".mlp." in name]
+    assert len(mlp) == 3 * MODELS["narrow"].layers
+    assert all(records[2].shards[name] == 0 for name in mlp)
+    assert all(records[0].shards[name] > 0 for name in mlp)
+    assert any(records[2].shards[name] > 0 for name in records[2].shards)  # the embedding
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_wide_shards_are_uneven(ranks: int, runs: Runs) -> None:
+    records = runs.of("plain-paper", ranks)
+    gate = "model.layers.0.mlp.gate_proj.weight"
+    assert len({record.shards[gate] for record in records}) > 1
+    assert all(record.shards[gate] > 0 for record in records)
+
+
+def test_micro_batches_and_ranks_differ_in_size(inputs: Inputs) -> None:
+    batch = inputs.batches["mixed"]
+    tokens = [batch[row].tokens + batch[row + 1].tokens for row in range(0, 12, 2)]
+    assert len(set(tokens)) == len(tokens)
+    per_rank = [sum(batch[row].tokens for row in rows_of(rank, 3, 12)) for rank in range(3)]
+    assert len(set(per_rank)) == 3
+
+
+def test_a_fully_masked_micro_batch_and_a_gap(inputs: Inputs) -> None:
+    tokens = [row.tokens for row in inputs.batches["masked"]]
+    assert tokens[4] == tokens[5] == 0
+    assert any(0 < row.tokens < len(row.response) for row in inputs.batches["masked"])
+
+
+def test_tokens_on_both_sides_of_every_clip_and_none_at_a_kink(inputs: Inputs) -> None:
+    """The surrogate's gradient jumps at the clip; there float32 and float64 could disagree."""
+    exact = {name: w.double() for name, w in inputs.weights["wide"].items()}
+    ratios, signs = [], []
+    for row in inputs.batches["mixed"]:
+        tokens = torch.cat([row.prompt, row.response])
+        table = next_token_log_probs(exact, tokens, MODELS["wide"])[len(row.prompt) - 1 : -1]
+        chosen = table.gather(1, row.response[:, None]).squeeze(1)
+        ratios += (chosen - row.old_log_probs.double()).exp().tolist()
+        signs += row.advantages.sign().tolist()
+    positive = [r for r, sign in zip(ratios, signs, strict=True) if sign > 0]
+    negative = [r for r, sign in zip(ratios, signs, strict=True) if sign < 0]
+    assert any(r > 1.2 for r in positive) and any(r < 0.8 for r in positive)
+    assert any(r > 3.0 for r in negative) and any(r < 0.8 for r in negative)
+    assert min(abs(r - kink) for r in ratios for kink in (0.8, 1.2, 3.0)) > 1e-4
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_dynamic_micro_batches_have_different_numbers_of_rows(ranks: int, runs: Runs) -> None:
+    recipe = case("dynamic-paper").recipe
+    units = micro_batches(recipe, runs.of("dynamic-paper", ranks), 0)
+    assert len({len(unit) for unit in units}) > 1
+    assert len(units) > ranks
+
+
+FIXED = [
+    pytest.param(c.name, ranks, id=f"{c.name}-{ranks}")
+    for c in CASES
+    for ranks in c.ranks
+    if c.recipe.micro_batches and VARIANTS[c.variant].oracle and not c.fails
+]
+
+
+@pytest.mark.parametrize(("name", "ranks"), FIXED)
+def test_recorded_micro_batches(name: str, ranks: int, runs: Runs) -> None:
+    """Both passes see every row once, in consecutive micro-batches, the halves one by one."""
+    chosen, records = case(name), runs.of(name, ranks)
+    for step in range(len(chosen.recipe.batches)):
+        seen = [tuple(record.steps[step].micro_batches) for record in records]
+        rows = sum(len(unit) for unit in micro_batches(chosen.recipe, records, step))
+        for rank, units in enumerate(seen):
+            order = rows_of(rank, ranks, rows)
+            if VARIANTS[chosen.variant].halves:
+                halves = two_halves(chosen.recipe, ranks, rows, step)
+                order = [row for half in halves for row in half if row in order]
+            size = chosen.recipe.micro_batch(step) or 1
+            once = [order[start : start + size] for start in range(0, len(order), size)]
+            assert list(units) == once + once

@@ -1,0 +1,97 @@
+"""`null` is veRL untouched, `sum` and `observe` make the stock update."""
+
+import pytest
+import torch
+
+from tests.distributed.cases import CASES, CONFIGURED, STOCK, Case
+from tests.distributed.conftest import Runs
+from tests.distributed.records import CaseRecord
+
+STOCK_ENGINE = "verl.workers.engine.fsdp.transformer_impl.FSDPEngineWithLMHead"
+SUMS = [
+    pytest.param(case, ranks, id=f"{case.name}-{ranks}")
+    for case in CASES
+    for ranks in case.ranks
+    if case.variant == "sum" and not case.recipe.name.startswith("accumulate")
+]
+
+
+def assert_same_bits(ours: CaseRecord, stock: CaseRecord) -> None:
+    """Every step's gradient, norm and weights are equal to the last bit."""
+    assert len(ours.steps) == len(stock.steps) > 1
+    for mine, theirs in zip(ours.steps, stock.steps, strict=True):
+        assert mine.norm == theirs.norm
+        assert mine.weights.keys() == theirs.weights.keys()
+        for name, weight in theirs.weights.items():
+            assert torch.equal(mine.weights[name], weight), name
+            assert torch.equal(mine.gradient[name], theirs.gradient[name]), name
+
+
+def test_training_moves_the_weights(runs: Runs) -> None:
+    first, second = runs.of("train-stock")[0].steps
+    assert all(not torch.equal(w, second.weights[name]) for name, w in first.weights.items())
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_null_is_the_stock_engine_bit_by_bit(ranks: int, runs: Runs) -> None:
+    without, configured = runs.of(f"train-{STOCK}", ranks), runs.of(f"train-{CONFIGURED}", ranks)
+    assert not without[0].rule_loaded
+    assert without[0].engine == configured[0].engine == STOCK_ENGINE
+    assert_same_bits(configured[0], without[0])
+    assert configured[0].steps[0].metrics == without[0].steps[0].metrics
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_observe_leaves_the_update_alone(ranks: int, runs: Runs) -> None:
+    observed = runs.of("train-observe", ranks)
+    assert observed[0].engine != STOCK_ENGINE
+    assert_same_bits(observed[0], runs.of("train-stock", ranks)[0])
+    for step in observed[0].steps:
+        assert step.metrics["pcr/active"] == 1.0
+        assert "pcr/block/0.mlp/cos" in step.metrics
+
+
+@pytest.mark.parametrize("variant", ["observe", "observe_halves"])
+def test_observe_keeps_the_entropy_bonus_and_every_stock_metric(variant: str, runs: Runs) -> None:
+    observed, stock = runs.of(f"entropy-{variant}")[0], runs.of("entropy-stock")[0]
+    assert_same_bits(observed, stock)
+    for mine, theirs in zip(observed.steps, stock.steps, strict=True):
+        assert "actor/entropy_loss" in theirs.metrics
+        assert "pcr/cos" in mine.metrics
+        assert theirs.metrics.items() <= mine.metrics.items()
+
+
+def test_observe_sparsely(runs: Runs) -> None:
+    observed = runs.of("train-observe_sparse")[0]
+    assert_same_bits(observed, runs.of("train-stock")[0])
+    measured, skipped = observed.steps
+    assert "pcr/cos" in measured.metrics
+    assert {name for name in skipped.metrics if name.startswith("pcr/")} == {"pcr/active"}
+
+
+def test_observe_sees_what_pcr_sees(runs: Runs) -> None:
+    """The first step starts from the same weights."""
+    seen = runs.of("train-observe")[0].steps[0].metrics
+    pcr = runs.of("train-paper")[0].steps[0].metrics
+    for name in ("cos", "norm_pla", "norm_sta", "var_pla", "var_sta", "conflict_rate", "alpha"):
+        assert seen[f"pcr/{name}"] == pcr[f"pcr/{name}"], name
+
+
+@pytest.mark.parametrize(("case", "ranks"), SUMS)
+def test_sum_is_the_stock_gradient(case: Case, ranks: int, runs: Runs) -> None:
+    """Within 1e-6 of the whole gradient; with dropout only if both passes drop the same units."""
+    ours, stock = runs.of(case.name, ranks)[0], runs.stock(case, ranks)[0]
+    mine, theirs = ours.steps[0].gradient, stock.steps[0].gradient
+    difference = sum(float((mine[n] - theirs[n]).square().sum()) for n in theirs)
+    size = sum(float(gradient.square().sum()) for gradient in theirs.values())
+    assert difference**0.5 < 1e-6 * size**0.5
+
+
+@pytest.mark.parametrize(("case", "ranks"), SUMS)
+def test_stock_metrics_keep_names_and_values(case: Case, ranks: int, runs: Runs) -> None:
+    """The same numbers out of two passes, up to the rounding of single forward passes."""
+    for ours, stock in zip(runs.of(case.name, ranks), runs.stock(case, ranks), strict=True):
+        mine, theirs = ours.steps[0].metrics, stock.steps[0].metrics
+        assert {name for name in mine if not name.startswith("pcr/")} == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, rel=1e-6, abs=1e-7), name
