@@ -123,12 +123,14 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
         ValueError: the configuration cannot be trained with a rule.
         ImportError: veRL lacks a name that we build on.
     """
-    backends.check_backend(actor.strategy)
+    # The engine is chosen by the engine's key, which `actor.strategy` sets for FSDP alone.
+    strategy = actor.engine.strategy.removeprefix(backends.PREFIX)
+    backends.check_backend(strategy)
     check_actor(actor, rule, recipe)
     check_fsdp(actor.engine)
     host.check_all()
     try:
-        backend = backends.register(actor.strategy)
+        backend = backends.register(strategy)
     except ImportError as error:
         raise host.unsupported("the engine cannot be loaded", error) from error
     # veRL itself sets the frozen `strategy` of its engine configuration in this way.

@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 GOOD_KL = ("k1+", "abs+", "k2", "mse", "k2+", "mse+", "k3+", "low_var_kl+")
 BIASED_KL = ("low_var_kl", "k3")
 _ACTOR = "actor_rollout_ref.actor"
+# veRL's spellings of the type that needs a loss scaler.
+_FLOAT16 = ("fp16", "float16", "16", "torch.float16")
 
 
 def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
@@ -31,7 +33,8 @@ def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     for key in ("use_fused_kernels", "use_prefix_grouper"):
         if getattr(actor, key, False):
             reject(f"{_ACTOR}.{key}", True, "not shown to be right; set it to false")
-    if getattr(getattr(actor, "qat", None), "enable", False):
+    # Hydra delivers this block as a dictionary, code as a dataclass; both have `get`.
+    if (actor.qat or {}).get("enable", False):
         reject(f"{_ACTOR}.qat.enable", True, "quantisation-aware training is not supported")
 
 
@@ -87,9 +90,11 @@ def check_fsdp(engine: Any) -> None:
         )
     if engine.offload_policy:
         reject(f"{prefix}.offload_policy", True, "not built yet; use param_offload=True")
-    precision = engine.mixed_precision or {}
-    if precision.get("param_dtype") in ("fp16", "float16"):
-        reject(f"{prefix}.mixed_precision.param_dtype", "fp16", "not built yet; use bf16 or fp32")
+    if (engine.qat or {}).get("enable", False):
+        reject(f"{prefix}.qat.enable", True, "quantisation-aware training is not supported")
+    half = (engine.mixed_precision or {}).get("param_dtype")
+    if str(half) in _FLOAT16:
+        reject(f"{prefix}.mixed_precision.param_dtype", half, "not built yet; use bf16 or fp32")
 
 
 def check_model(model: Any) -> None:
@@ -102,9 +107,13 @@ def check_model(model: Any) -> None:
         ValueError: names key, value and remedy.
     """
     prefix = "actor_rollout_ref.model"
-    lora = model.get("lora", None) or {}
-    if (model.get("lora_rank", 0) or 0) > 0 or (lora.get("rank", 0) or 0) > 0:
-        reject(f"{prefix}.lora_rank", model.get("lora_rank", 0), "LoRA is not built yet; use 0")
+    ranks = {
+        "lora_rank": model.get("lora_rank", None) or 0,
+        "lora.rank": (model.get("lora", None) or {}).get("rank", None) or 0,
+    }
+    for key, rank in ranks.items():
+        if rank > 0:
+            reject(f"{prefix}.{key}", rank, "LoRA is not built yet; use 0")
     if model.get("use_fused_kernels", False):
         reject(f"{prefix}.use_fused_kernels", True, "not shown to be right; set it to false")
 
@@ -118,29 +127,37 @@ def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
         ranks: data-parallel ranks.
 
     Raises:
-        ValueError: the rule needs a variance and there can be none.
+        ValueError: the rule needs a variance and there can be none, or there are no two halves.
     """
-    if not rule.needs_variance:
-        return
     rows = actor.ppo_mini_batch_size * actor.rollout_n // ranks
+    size = None if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
     if rule.settings.variance.estimator == "split_half":
-        if rows < 2:
-            reject(
-                f"{_ACTOR}.ppo_mini_batch_size",
-                actor.ppo_mini_batch_size,
-                f"split_half needs 2 sequences per rank, with {ranks} ranks and rollout.n="
-                f"{actor.rollout_n} it leaves {rows}",
-            )
-        return
-    size = actor.ppo_micro_batch_size_per_gpu
-    if actor.use_dynamic_bsz or size is None:
-        return
-    if rows * ranks < 2 * size:
+        # Every rule then takes its gradients in two halves, whether it reads the variance or not.
+        _check_halves(actor, rows, size)
+    elif rule.needs_variance and size is not None and rows * ranks < 2 * size:
         reject(
             f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
             size,
             f"the variance is measured over micro-batches and a mini-batch has {rows * ranks} "
             f"sequences; at most {rows * ranks // 2} leaves two of them",
+        )
+
+
+def _check_halves(actor: Any, rows: int, size: int | None) -> None:
+    """Refuse a mini-batch whose part on one rank cannot be halved between micro-batches."""
+    if rows < 2:
+        reject(
+            f"{_ACTOR}.ppo_mini_batch_size",
+            actor.ppo_mini_batch_size,
+            f"split_half needs 2 sequences per rank, and with rollout.n={actor.rollout_n} it "
+            f"leaves {rows}",
+        )
+    if size is not None and rows < 2 * size:
+        reject(
+            f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
+            size,
+            f"split_half needs two micro-batches per rank, which has {rows} sequences; use at "
+            f"most {rows // 2}",
         )
 
 
