@@ -1,0 +1,163 @@
+"""Settings that a rule refuses: what is typed, what the message names, and what it advises."""
+
+from tests.integration.recipes import ACTOR
+
+RULE = f"{ACTOR}.update_rule=pcr"
+PCR = f"{ACTOR}.pcr"
+SPLIT_HALF = f"{PCR}.variance.estimator=split_half"
+
+# overrides -> (key=value as the message begins, words of what is allowed or helps)
+REFUSED: list[tuple[list[str], str, list[str]]] = [
+    # The KL must be a loss, once, with a gradient of its own.
+    ([f"{ACTOR}.use_kl_loss=False"], f"{ACTOR}.use_kl_loss=False", ["set it to True"]),
+    (
+        ["algorithm.use_kl_in_reward=True"],
+        "algorithm.use_kl_in_reward=True",
+        ["set it to False", "use_kl_loss"],
+    ),
+    *(
+        (
+            [f"{ACTOR}.kl_loss_type={kind}"],
+            f"{ACTOR}.kl_loss_type={kind!r}",
+            ["k3+", "k2", "k1+", "low_var_kl"],
+        )
+        for kind in ("kl", "k1", "abs", "full", "k4", "K3+", "low_var_kl++")
+    ),
+    ([f"{ACTOR}.kl_loss_coef=-0.1"], f"{ACTOR}.kl_loss_coef=-0.1", ["at least 0"]),
+    ([f"{ACTOR}.kl_loss_coef=nan"], f"{ACTOR}.kl_loss_coef=nan", ["at least 0"]),
+    ([f"{ACTOR}.kl_loss_coef=inf"], f"{ACTOR}.kl_loss_coef=inf", ["at least 0"]),
+    ([f"{ACTOR}.kl_loss_coef=null"], f"{ACTOR}.kl_loss_coef=None", ["at least 0"]),
+    ([f"{ACTOR}.kl_loss_coef=true"], f"{ACTOR}.kl_loss_coef=True", ["at least 0"]),
+    (["distillation.enabled=True"], "distillation.enabled=True", ["switch it off"]),
+    # Parts of veRL that are not shown to be right.
+    *(
+        ([f"{ACTOR}.{key}=True"], f"{ACTOR}.{key}=True", [remedy])
+        for key, remedy in (
+            ("use_fused_kernels", "false"),
+            ("use_prefix_grouper", "false"),
+            ("qat.enable", "not supported"),
+            ("fsdp_config.qat.enable", "not supported"),
+            ("fsdp_config.offload_policy", "param_offload"),
+        )
+    ),
+    (
+        ["actor_rollout_ref.model.use_fused_kernels=True"],
+        "use_fused_kernels=True",
+        ["set it to false"],
+    ),
+    *(
+        (
+            [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype={half}"],
+            f"{ACTOR}.fsdp_config.mixed_precision.param_dtype={shown}",
+            ["bf16 or fp32"],
+        )
+        for half, shown in (("fp16", "'fp16'"), ("float16", "'float16'"), ("16", "16"))
+    ),
+    (
+        ["actor_rollout_ref.model.lora_rank=8"],
+        "actor_rollout_ref.model.lora_rank=8",
+        ["LoRA is not built yet"],
+    ),
+    (
+        ["actor_rollout_ref.model.lora.rank=8"],
+        "actor_rollout_ref.model.lora.rank=8",
+        ["LoRA is not built yet"],
+    ),
+    # Layouts.
+    (
+        [
+            f"{ACTOR}.ulysses_sequence_parallel_size=2",
+            "actor_rollout_ref.model.use_remove_padding=True",
+        ],
+        f"{ACTOR}.ulysses_sequence_parallel_size=2",
+        ["set it to 1"],
+    ),
+    (
+        [f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2"],
+        f"{ACTOR}.ulysses_sequence_parallel_size=2",
+        ["set it to 1"],
+    ),
+    (
+        ["trainer.n_gpus_per_node=4", f"{ACTOR}.fsdp_config.fsdp_size=2"],
+        f"{ACTOR}.fsdp_config.fsdp_size=2",
+        ["use -1 or 4", "hybrid"],
+    ),
+    (
+        ["trainer.nnodes=2", f"{ACTOR}.fsdp_config.fsdp_size=2"],
+        f"{ACTOR}.fsdp_config.fsdp_size=2",
+        ["use -1 or 4"],
+    ),
+    # Backends.
+    ([f"{ACTOR}.strategy=fsdp"], f"{ACTOR}.strategy='fsdp'", ["not built yet", "fsdp2"]),
+    *(
+        (["model_engine=" + engine], f"{ACTOR}.strategy={engine!r}", [status, "use fsdp2"])
+        for engine, status in (
+            ("megatron", "not built yet"),
+            ("veomni", "not covered"),
+            ("torchtitan", "not covered"),
+        )
+    ),
+    # A single unit has no spread.
+    (
+        [f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
+        ["at most 4", "8 sequences"],
+    ),
+    (
+        ["trainer.n_gpus_per_node=1", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
+        ["at most 4"],
+    ),
+    (
+        [SPLIT_HALF, f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+        ["two micro-batches per rank", "at most 2"],
+    ),
+    (
+        [SPLIT_HALF, f"{ACTOR}.update_rule=pcgrad", f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+        ["two micro-batches per rank"],
+    ),
+    (
+        [SPLIT_HALF, f"{ACTOR}.use_dynamic_bsz=True", f"{ACTOR}.ppo_mini_batch_size=1"],
+        f"{ACTOR}.ppo_mini_batch_size=1",
+        ["split_half needs 2 sequences per rank", "leaves 1"],
+    ),
+    # Rules and their keys.
+    (
+        [f"{ACTOR}.update_rule=pcrr"],
+        "update_rule='pcrr'",
+        ["null, pcr, pcgrad, soft, sum, observe"],
+    ),
+    ([f"{ACTOR}.update_rule=true"], "update_rule=True", ["null, pcr, pcgrad"]),
+    (
+        [f"{ACTOR}.update_rule=torchjd:UPGrad"],
+        "update_rule='torchjd:UPGrad'",
+        ["does not have torchjd"],
+    ),
+    ([f"{ACTOR}.update_rule=soft"], "pcr.alpha=None", ["soft", "[0, 1]"]),
+    ([f"{PCR}.alpha=0.5"], "pcr.alpha=0.5", ["only update_rule=soft"]),
+    ([f"{PCR}.alpha=1.5"], "pcr.alpha=1.5", ["[0, 1]"]),
+    ([f"{PCR}.preset=robuster"], "pcr.preset='robuster'", ["paper, robust"]),
+    ([f"{PCR}.scope=mlps"], "pcr.scope='mlps'", ["mlp, attention, all"]),
+    ([f"{PCR}.scope=['(']"], "pcr.scope='('", ["regular expression"]),
+    ([f"{PCR}.block=layer"], "pcr.block='layer'", ["module, tensor, global"]),
+    ([f"{PCR}.variance.estimator=none"], "pcr.variance.estimator='none'", ["micro_batch"]),
+    (
+        [f"{PCR}.variance.estimator=sequence"],
+        "pcr.variance.estimator='sequence'",
+        ["not have it yet"],
+    ),
+    ([f"{PCR}.variance.scale=log"], "pcr.variance.scale='log'", ["absolute, relative, beta"]),
+    ([f"{PCR}.variance.ema=1"], "pcr.variance.ema=1", ["[0, 1)"]),
+    ([f"{PCR}.variance.probes=4"], "pcr.variance.probes=4", ["sequence"]),
+    ([f"{PCR}.stability_floor=1"], "pcr.stability_floor=1", ["true or false"]),
+    ([f"{PCR}.gate=maybe"], "pcr.gate='maybe'", ["true or false"]),
+    ([f"{PCR}.min_cosine=-1"], "pcr.min_cosine=-1", ["[0, 1]"]),
+    ([f"{PCR}.passes=one"], "pcr.passes='one'", ["auto, two_forward"]),
+    ([f"{PCR}.passes=shared_forward"], "pcr.passes='shared_forward'", ["two_forward"]),
+    ([f"{PCR}.log_blocks=yes please"], "pcr.log_blocks='yes please'", ["true or false"]),
+    ([f"{PCR}.observe_every=0"], "pcr.observe_every=0", ["at least 1"]),
+    ([f"{PCR}=robust"], "pcr='robust'", ["preset, scope, block"]),
+    ([f"{PCR}.variance=split_half"], "pcr.variance='split_half'", ["estimator, scale"]),
+]
