@@ -30,7 +30,7 @@ def train(
     log_path, output_path = folder / "log.jsonl", folder / "verl.log"
     log_path.unlink(missing_ok=True)
     variables = environment(threads=os.cpu_count() or 1)
-    variables |= {"VERL_FILE_LOGGER_PATH": str(log_path), "HYDRA_FULL_ERROR": "1"}
+    variables["VERL_FILE_LOGGER_PATH"] = str(log_path)
     variables.pop("RAY_ADDRESS", None)  # a cluster of our own
     log = RunLog(log_path)
     with output_path.open("wb") as output:

@@ -87,4 +87,4 @@ def learn(
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        report(step, float(reading), float(solving))
+        report(step, reading.item(), solving.item())
