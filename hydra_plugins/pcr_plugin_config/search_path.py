@@ -5,12 +5,13 @@ import sys
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-_PROVIDER = "pcr_plugin"
+from hydra_plugins.pcr_plugin_config.source import PROVIDER, Entry
+
 _VERL_FOLDER = ("verl/trainer/config", "verl.trainer.config")
 
 
 class PCRSearchPathPlugin(SearchPathPlugin):
-    """Prepends `pcr-plugin://<main path>` in veRL's applications and in recipes built on veRL."""
+    """Prepends our source in veRL's applications and in recipes built on veRL."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Add our source, if the application is one of veRL's.
@@ -18,9 +19,11 @@ class PCRSearchPathPlugin(SearchPathPlugin):
         Args:
             search_path: Hydra's list of (provider, path), changed in place.
         """
-        main = next((e.path for e in search_path.get_path() if e.provider == "main"), None)
+        paths = {entry.provider: entry.path for entry in search_path.get_path()}
+        if PROVIDER in paths:
+            return  # Hydra's scan finds this class in the package and in its module
+        main = paths.get("main")
         # A recipe has a main path of its own, but it has imported veRL by now.
         from_verl = main is not None and main.rstrip("/").endswith(_VERL_FOLDER)
-        if not from_verl and "verl" not in sys.modules:
-            return
-        search_path.prepend(_PROVIDER, f"pcr-plugin://{main or ''}")
+        if from_verl or "verl" in sys.modules:
+            search_path.prepend(PROVIDER, Entry(search_path))

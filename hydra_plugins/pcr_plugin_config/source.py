@@ -1,14 +1,14 @@
 """veRL's actor yamls, as the application would find them, with our keys added."""
 
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import OmegaConf
 
+PROVIDER = "pcr_plugin"
 # veRL's actor yamls, and the class of ours for the class that they name.
 _ACTORS = ("dp_actor", "megatron_actor", "torchtitan_actor", "veomni_actor")
 _KINDS = ("FSDP", "Mcore", "TorchTitan", "VeOmni")
@@ -16,21 +16,53 @@ _CLASSES = {
     f"verl.workers.config.{kind}ActorConfig": f"pcr_plugin.verl.actor_config.PCR{kind}ActorConfig"
     for kind in _KINDS
 }
-_VERL_CONFIG = "pkg://verl.trainer.config"
+_SCHEME = "pcr-plugin"
+
+
+class Entry(str):
+    """Our path in Hydra's search path, which also knows the list that it stands in.
+
+    The list is complete only later: Hydra appends the folder of `--config-dir`, and copies the
+    list (deeply, so that the copy of this entry knows the copied list) to append what
+    `hydra.searchpath` names in the primary configuration or on the command line.
+
+    Args:
+        search_path: the list that the entry is put into.
+    """
+
+    search_path: ConfigSearchPath
+
+    def __new__(cls, search_path: ConfigSearchPath, text: str = f"{_SCHEME}://actor") -> "Entry":
+        entry = super().__new__(cls, text)
+        entry.search_path = search_path
+        return entry
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Arguments for a copy, whose attributes are copied after it was made."""
+        return (None, str(self))
 
 
 class PCRConfigSource(ConfigSource):
     """Scheme `pcr-plugin`: answers for `actor/<veRL's actor>` and for nothing else.
 
-    The file is looked up where the application would find it (its main path, the search paths
-    that a yaml there declares, veRL's package), so a recipe's own `actor/dp_actor.yaml` is
-    kept. Our keys are added only if the file names a configuration class of veRL.
+    The file is looked up where the application would find it without us, so a recipe's own
+    `actor/dp_actor.yaml` is kept. Our keys are added only if the file names a configuration
+    class of veRL.
+
+    Args:
+        provider: who put us into the search path.
+        path: our `Entry` there.
     """
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, str(path))
+        # Hydra's scan makes classes of its own from this file, so that types do not tell.
+        self._search_path: ConfigSearchPath | None = getattr(path, "search_path", None)
 
     @staticmethod
     def scheme() -> str:
         """The scheme in Hydra's search path."""
-        return "pcr-plugin"
+        return _SCHEME
 
     def available(self) -> bool:
         """Always: whether a file is there is asked for each."""
@@ -66,34 +98,17 @@ class PCRConfigSource(ConfigSource):
         return result
 
     def _origin(self, config_path: str) -> ConfigSource | None:
-        sources = [_source(path) for path in _places(self.path)]
-        return next((source for source in sources if source.is_config(config_path)), None)
+        return next((source for source in self._others() if source.is_config(config_path)), None)
 
-
-def _source(path: str) -> ConfigSource:
-    scheme = path.split("://")[0] if "://" in path else "file"
-    return SourcesRegistry.instance().resolve(scheme)("pcr_plugin", path)
-
-
-@cache
-def _places(main: str) -> tuple[str, ...]:
-    """Where the application looks for its configuration, in its order."""
-    if not main:
-        return (_VERL_CONFIG,)
-    return (main, *_declared_search_paths(main), _VERL_CONFIG)
-
-
-def _declared_search_paths(main: str) -> list[str]:
-    """`hydra.searchpath` of the yamls in the main folder; Hydra reads it from the chosen one."""
-    folder = Path(main.removeprefix("file://"))
-    if main.startswith("pkg://") or not folder.is_dir():
-        return []
-    found: list[str] = []
-    for file in sorted(folder.glob("*.yaml")):
-        content = OmegaConf.load(file)
-        declared = OmegaConf.select(content, "hydra.searchpath") if content else None
-        found += [str(path) for path in declared or []]
-    return found
+    def _others(self) -> Iterator[ConfigSource]:
+        """The application's sources in its order, without the schemas, which are no files."""
+        if self._search_path is None:
+            return
+        for entry in self._search_path.get_path():
+            if entry.provider not in (self.provider, "schema") and entry.path is not None:
+                scheme = entry.path.split("://")[0] if "://" in entry.path else "file"
+                kind = SourcesRegistry.instance().resolve(scheme)
+                yield kind(entry.provider or self.provider, entry.path)
 
 
 def _defaults() -> dict[str, Any]:
