@@ -39,5 +39,5 @@ def load(average: VarianceAverage, folder: str) -> None:
         return
     try:
         average.load_state_dict(json.loads(path.read_text())["average"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a state of pcr-plugin: {error!r}; delete it") from error

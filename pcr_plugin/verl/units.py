@@ -42,7 +42,7 @@ def sizes(data: Any) -> Sizes:
     mask: Tensor = data["loss_mask"]
     if mask.is_nested:
         mask = torch.nested.to_padded_tensor(mask, 0)
-    per_sequence = mask.sum(dim=-1)
+    per_sequence = mask.sum(dim=-1, dtype=torch.float64)
     return Sizes(float(per_sequence.sum()), float((per_sequence > 0).sum()))
 
 
