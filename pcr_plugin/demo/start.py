@@ -61,10 +61,12 @@ class Start:
 
     @property
     def model(self) -> Path:
+        """Folder of the model."""
         return self.folder / "model"
 
     @property
     def prompts(self) -> Path:
+        """File of the prompts."""
         return self.folder / "prompts.parquet"
 
 
