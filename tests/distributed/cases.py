@@ -53,6 +53,12 @@ VARIANTS = {
         settings={"variance": {"scale": "relative"}},
         oracle=Rule(name="pcr", scale="relative"),
     ),
+    # The bias of an average of few steps cancels in alpha unless V is compared with a norm.
+    "relative_average": Variant(
+        rule="pcr",
+        settings={"variance": {"scale": "relative", "ema": 0.9}},
+        oracle=Rule(name="pcr", scale="relative", decay=0.9),
+    ),
     "strict": Variant(
         rule="pcgrad",
         settings={"min_cosine": 0.1},
@@ -148,7 +154,10 @@ AGAINST_ORACLE = [
         *(STOCK, "paper"),
     ),
     *_cases(Recipe(name="narrow", model="narrow", batches=("narrow",)), *_MAIN, *_HALF, ranks=(3,)),
-    *_cases(Recipe(name="steps", batches=("mixed", "second")), STOCK, "robust", "robust_halves"),
+    *_cases(
+        Recipe(name="steps", batches=("mixed", "second")),
+        *(STOCK, "robust", "robust_halves", "relative_average"),
+    ),
     *_cases(
         Recipe(name="single", batches=("mixed", "second"), micro_batches=(2, 12)),
         *(STOCK, "robust"),

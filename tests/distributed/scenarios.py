@@ -15,6 +15,7 @@ from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, run_step
 
 _RESUMED = Recipe(name="resumed", batches=("mixed", "second"), learning_rate=1e-2)
+_INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
 _SKIPPING = Recipe(name="skipping")
 
 
@@ -39,6 +40,34 @@ def resume(inputs: Inputs, folder: Path) -> CaseRecord:
     return record
 
 
+def infinite_outside(inputs: Inputs, folder: Path) -> CaseRecord:
+    """A step whose blocks are all right, but not the gradient of another parameter.
+
+    Returns:
+        Three steps, of which veRL skips the second.
+    """
+    record = CaseRecord()
+    actor, engine = build(Case(recipe=_INFINITE, variant="robust"), inputs)
+    for step in range(len(_INFINITE.batches)):
+        if step == 1:
+            _spoil_output_layer(engine)
+        record.steps.append(run_step(_INFINITE, inputs, actor, engine, step))
+    return record
+
+
+def _spoil_output_layer(engine: Any) -> None:
+    """Make its gradient infinite in the next step, after the update has been computed."""
+    compute = engine.forward_backward_batch
+
+    def spoiled(*positional: Any, **named: Any) -> Any:
+        output = compute(*positional, **named)
+        engine.module.lm_head.weight.grad.mul_(torch.inf)
+        del engine.forward_backward_batch
+        return output
+
+    engine.forward_backward_batch = spoiled
+
+
 def skipped_layer(inputs: Inputs, folder: Path) -> CaseRecord:
     """A layer whose MLP gets no gradient in one micro-batch: its hook stays silent once."""
     record = CaseRecord()
@@ -61,5 +90,6 @@ def skipped_layer(inputs: Inputs, folder: Path) -> CaseRecord:
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
     "resume": (resume, (2,)),
+    "infinite_outside": (infinite_outside, (2,)),
     "skipped_layer": (skipped_layer, (1,)),
 }

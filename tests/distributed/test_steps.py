@@ -52,6 +52,17 @@ def test_skipped_step_counts_its_blocks(runs: Runs) -> None:
     assert skipped.metrics["pcr/degenerate_blocks"] == 4
 
 
+def test_step_skipped_for_another_parameter_is_forgotten(runs: Runs) -> None:
+    """The blocks of that step were measured rightly, but no optimizer step came of it."""
+    for record in runs.of("infinite_outside"):
+        before, skipped, after = record.steps
+        assert not math.isfinite(skipped.norm)
+        assert math.isfinite(skipped.metrics["pcr/var_pla"])
+        assert skipped.digest == before.digest != after.digest
+        assert before.average is not None and before.average["sums"]
+        assert skipped.average == before.average != after.average
+
+
 def test_training_goes_on_after_a_skipped_step(runs: Runs) -> None:
     """The stock run skips the same step; `observe` stays on its track to the last bit."""
     observed, stock = runs.of("poisoned-observe_sparse")[0], runs.of("poisoned-stock")[0]
