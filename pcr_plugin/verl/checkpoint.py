@@ -35,7 +35,8 @@ def load(average: VarianceAverage, folder: str) -> None:
     """
     path = Path(folder) / FILE_NAME
     if not path.exists():
-        logger.warning("no %s in the checkpoint: the moving averages of V start anew", FILE_NAME)
+        if average.decay > 0:
+            logger.warning("no %s in the checkpoint: the averages of V start anew", FILE_NAME)
         return
     try:
         average.load_state_dict(json.loads(path.read_text())["average"])
