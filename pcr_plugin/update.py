@@ -156,7 +156,7 @@ class TwoGradientUpdate:
         gramian = statistics.gramian
         valid = has_stability(gramian) & torch.isfinite(gramian).flatten(1).all(dim=1)
         averaged = self.average.update(self._names, statistics.variances, valid)
-        # With enough units V is unknown only where the gradients are not finite, which veRL reports.
+        # With enough units V is unknown only where gradients are not finite; veRL reports that.
         unknown = torch.isnan(averaged).any(dim=1) & torch.isfinite(gramian).flatten(1).all(dim=1)
         if self.rule.needs_variance and bool(unknown.any()) and not self._warned:
             self._warned = True
