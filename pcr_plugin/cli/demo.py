@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pcr demo", description=__doc__)
     parser.add_argument("--rule", default="pcr", help="update_rule; null is the stock update")
+    parser.add_argument("--name", help="of the run's folder; the rule if not given")
     parser.add_argument("--steps", type=int, default=40, help="of reinforcement learning")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder")
     parser.add_argument("overrides", nargs="*", help="more Hydra overrides for veRL")
@@ -47,17 +48,18 @@ def _demo(options: argparse.Namespace) -> None:
 
     began = time.monotonic()
     output: Path = options.output.resolve()
-    folder = output / options.rule.replace(":", "-")
+    name: str = options.name or options.rule.replace(":", "-")
+    folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     first = start.prepare(output / "start", start.StartSettings(), _say)
     _say(f"GRPO with update_rule={options.rule}: veRL starts Ray and vLLM (about a minute)")
-    arguments = recipe.overrides(first, options.rule, options.steps, folder / "checkpoints")
+    arguments = recipe.overrides(first, options.rule, options.steps, folder)
     log = training.train(
         arguments + options.overrides,
         folder,
         lambda step, metrics: _say(table.progress_line(step, options.steps, metrics)),
     )
-    runs = {options.rule: log}
+    runs = {name: log}
     for other in sorted(output.glob("*/log.jsonl")):
         if other.parent != folder:
             runs[other.parent.name] = read_log(other)
@@ -65,8 +67,8 @@ def _demo(options: argparse.Namespace) -> None:
     result = table.table(log, first.perplexity)
     (folder / "table.txt").write_text(result + "\n")
     _say(f"\n{result}\n\n{time.monotonic() - began:.0f} s in all. Files:")
-    for name in ("figure.png", "table.txt", "log.jsonl", "verl.log", "checkpoints"):
-        _say(f"  {folder / name}")
+    for file in ("figure.png", "table.txt", "log.jsonl", "verl.log", "checkpoints"):
+        _say(f"  {folder / file}")
 
 
 def _say(line: str) -> None:

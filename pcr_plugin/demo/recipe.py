@@ -5,8 +5,8 @@ from pathlib import Path
 from pcr_plugin.demo.start import Start
 from pcr_plugin.verl_cpu.overrides import hydra_overrides
 
-PROMPTS = 24  # questions of a step
-ANSWERS = 8  # to each question
+PROMPTS = 48  # questions of a step
+ANSWERS = 4  # to each question
 MINI_BATCHES = 2  # optimizer steps of a step
 MICRO_BATCHES = 4  # units of the variance estimate in a mini-batch
 
@@ -17,10 +17,10 @@ SETTINGS: dict[str, object] = {
     "data.max_response_length": 24,
     "data.seed": 0,
     "actor_rollout_ref.actor.strategy": "fsdp2",
-    "actor_rollout_ref.actor.optim.lr": 3e-4,
+    "actor_rollout_ref.actor.optim.lr": 2e-4,
     "actor_rollout_ref.actor.use_kl_loss": True,
     "actor_rollout_ref.actor.kl_loss_type": "k3+",
-    "actor_rollout_ref.actor.kl_loss_coef": 0.01,
+    "actor_rollout_ref.actor.kl_loss_coef": 0.05,
     "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS // MINI_BATCHES,
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": (
         PROMPTS * ANSWERS // MINI_BATCHES // MICRO_BATCHES
@@ -44,14 +44,14 @@ SETTINGS: dict[str, object] = {
 }
 
 
-def overrides(start: Start, rule: str, steps: int, checkpoints: Path) -> list[str]:
+def overrides(start: Start, rule: str, steps: int, folder: Path) -> list[str]:
     """Arguments of the run.
 
     Args:
         start: the model and the prompts.
         rule: value of `update_rule`; `null` is the stock update.
         steps: of training.
-        checkpoints: folder for what is saved.
+        folder: for what is written.
     """
     own: dict[str, object] = {
         "actor_rollout_ref.actor.update_rule": rule,
@@ -59,7 +59,9 @@ def overrides(start: Start, rule: str, steps: int, checkpoints: Path) -> list[st
         "data.train_files": start.prompts,
         "data.val_files": start.prompts,
         "trainer.total_training_steps": steps,
-        "trainer.default_local_dir": checkpoints,
+        "trainer.default_local_dir": folder / "checkpoints",
+        "hydra.run.dir": folder,
+        "hydra.output_subdir": "null",
     }
     if rule != "null":
         own["actor_rollout_ref.actor.pcr.log_blocks"] = True

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import Qwen2Tokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from pcr_plugin.demo import corpus, tasks
 from pcr_plugin.demo.model import build_model
@@ -79,7 +80,7 @@ def prepare(folder: Path, settings: StartSettings, say: Callable[[str], None]) -
         say: shows a line of progress.
     """
     about = folder / "about.json"
-    wanted = asdict(settings)
+    wanted = asdict(settings) | {"tasks": tasks.TASKS}
     if about.exists():
         found = json.loads(about.read_text())
         if found["settings"] == wanted:
@@ -103,6 +104,7 @@ def held_out_windows(tokenizer: Qwen2Tokenizer) -> torch.Tensor:
 
 
 def _build(folder: Path, settings: StartSettings, say: Callable[[str], None]) -> float:
+    disable_progress_bar()
     torch.manual_seed(settings.seed)
     generator = random.Random(settings.seed)
     text, _ = corpus.split(corpus.load_topics())

@@ -1,6 +1,5 @@
 """Run veRL in a process of its own, and follow it."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ def train(
     """
     log_path, output_path = folder / "log.jsonl", folder / "verl.log"
     log_path.unlink(missing_ok=True)
-    variables = environment(threads=os.cpu_count() or 1)
+    variables = environment()
     variables["VERL_FILE_LOGGER_PATH"] = str(log_path)
     variables.pop("RAY_ADDRESS", None)  # a cluster of our own
     log = RunLog(log_path)

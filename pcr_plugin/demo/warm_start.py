@@ -27,8 +27,8 @@ class Schedule:
     """
 
     steps: int = 600
-    text_rows: int = 16
-    examples: int = 64
+    text_rows: int = 8
+    examples: int = 48
     learning_rate: float = 3e-3
 
 

@@ -31,6 +31,7 @@ FRUGAL: dict[str, str] = {
     "reward.num_workers": "1",
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": "1",
     "data.dataloader_num_workers": "0",
+    "+ray_kwargs.ray_init.include_dashboard": "False",
     # Shared memory for a weight update, 2 GiB by default; the largest tensor must fit.
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": "64",
 }
