@@ -105,6 +105,9 @@ def held_out_windows(tokenizer: Qwen2Tokenizer) -> torch.Tensor:
 
 def _build(folder: Path, settings: StartSettings, say: Callable[[str], None]) -> float:
     disable_progress_bar()
+    # The steps are too small to share: a second thread helps little on an idle machine, and on a
+    # busy one each waits for the other.
+    torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     generator = random.Random(settings.seed)
     text, _ = corpus.split(corpus.load_topics())

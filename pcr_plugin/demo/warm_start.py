@@ -26,10 +26,10 @@ class Schedule:
         learning_rate: peak; linear warm-up over a tenth, then a cosine to a tenth of it.
     """
 
-    steps: int = 600
-    text_rows: int = 8
-    examples: int = 48
-    learning_rate: float = 3e-3
+    steps: int = 900
+    text_rows: int = 4
+    examples: int = 24
+    learning_rate: float = 2e-3
 
 
 def encode_example(
