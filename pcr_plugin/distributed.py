@@ -2,6 +2,7 @@
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 
 def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -49,3 +50,27 @@ def is_first_of(group: dist.ProcessGroup) -> bool:
         group: a group this process is in; not `None`, which torch takes for WORLD.
     """
     return dist.get_rank(group) == 0
+
+
+def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
+    """All ranks of a mesh: those of one shard group, and of all its replicas.
+
+    Every process of the run must call it.
+
+    Args:
+        mesh: one dimension of shards, or two: replicas and shards.
+    """
+    if mesh.ndim == 1:
+        return mesh.get_group()
+    group = dist.new_group(mesh.mesh.flatten().tolist())
+    assert isinstance(group, dist.ProcessGroup), "this process is in the mesh"
+    return group
+
+
+def is_first_replica(mesh: DeviceMesh) -> bool:
+    """Whether this process's shards are the ones to count.
+
+    Args:
+        mesh: as in `group_of`; replicas are its first dimension.
+    """
+    return mesh.ndim == 1 or mesh.get_local_rank(0) == 0

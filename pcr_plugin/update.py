@@ -54,8 +54,11 @@ class TwoGradientUpdate:
         blocks: the scope's blocks.
         gradients: the host's gradients.
         estimator: measures the variances.
-        sum_over_ranks: sums a (B, k) table over the ranks that hold different shards.
+        sum_over_ranks: sums a (B, k) table over all ranks of the model.
         device_module: `torch.cuda` or what stands for it, for the random state.
+        counts_shards: whether this rank's shards enter the inner products: not where another
+            replica of the model has the same.
+        loss_scale: what the host multiplies both losses by in this step (fp16).
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class TwoGradientUpdate:
         estimator: Estimator,
         sum_over_ranks: Callable[[Tensor], Tensor],
         device_module: Any,
+        *,
+        counts_shards: bool = True,
+        loss_scale: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.rule = rule
         self.average = VarianceAverage(rule.ema)
@@ -75,6 +81,8 @@ class TwoGradientUpdate:
         self._estimator = estimator
         self._sum_over_ranks = sum_over_ranks
         self._device_module = device_module
+        self._counts_shards = counts_shards
+        self._loss_scale = loss_scale
         self._warned = False
         self.begin_step()
 
@@ -138,9 +146,11 @@ class TwoGradientUpdate:
         gramian = local_gramian(
             p, s, self._gradients.block_of, len(self._names), self._gradients.device
         )
+        if not self._counts_shards:
+            gramian.zero_()
         table = _pack(gramian, self._estimator.columns(p, s))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
-        gramian, columns = _unpack(self._sum_over_ranks(table).cpu())
+        gramian, columns = _unpack(self._sum_over_ranks(table).cpu(), self._loss_scale())
         variances = torch.stack(
             [
                 variance_of_total(
@@ -186,13 +196,18 @@ class TwoGradientUpdate:
 
 def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:
     """(B, 8): p.p, p.s, s.s, the two sums of squares, mass, units, cross product."""
+    # With offloading the gradients are on the CPU, and hooks have summed where autograd runs.
+    gramian = gramian.to(columns.squares.device)
     singles = [column[:, None] for column in (columns.mass, columns.units, columns.cross)]
     return torch.cat([gramian[:, 0, :], gramian[:, 1, 1:], columns.squares, *singles], dim=1)
 
 
-def _unpack(table: Tensor) -> tuple[Tensor, UnitColumns]:
-    gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1)
-    return gramian, UnitColumns(table[:, 3:5], table[:, 5], table[:, 6], table[:, 7])
+def _unpack(table: Tensor, loss_scale: float) -> tuple[Tensor, UnitColumns]:
+    """Undo `_pack`, in the unit of the unscaled gradients: V is averaged over steps."""
+    square = loss_scale**2
+    gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1) / square
+    squares, cross = table[:, 3:5] / square, table[:, 7] / square
+    return gramian, UnitColumns(squares, table[:, 5], table[:, 6], cross)
 
 
 def _unique_labels(blocks: Sequence[Block]) -> list[str]:

@@ -1,44 +1,39 @@
 """Unit: one rank's micro-batch. Norms are read by hooks before gradients are accumulated."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
-from pcr_plugin.gradients import Local
+from pcr_plugin.gradients import Gradients, Local
 
-_MARK = "_pcr_plugin_hooked"
+_REMEDY = (
+    "The variance would be wrong. Use pcr.variance.estimator=split_half, which needs no hooks."
+)
 
 
 class MicroBatchEstimator:
     """Sums ||g_m||^2 / n_m over this rank's micro-batches.
 
-    Under FSDP2 the parameters of `model.parameters()` are shards that autograd never sees. The
-    unsharded parameter stands in the module that owns it while that module runs, so a forward
-    pre-hook on the owner finds it there and puts the gradient hook on it, once. The gradient
-    hook gets one micro-batch's whole gradient on this rank, before the reduction.
+    A parameter that a micro-batch does not reach (an expert without tokens, a layer that was
+    skipped) has no gradient there and contributes nothing, which is what the sum then holds. What
+    would make V wrong is a gradient that no hook saw, or one that came in pieces: both are errors.
 
     Args:
-        module: the model.
-        block_of: block of every in-scope parameter, by name.
+        gradients: the host's gradients, which report what autograd computes.
         blocks: number of blocks B.
         gradient_scale: hook value times this is the micro-batch's contribution to the reduced
             gradient: 1 / world_size where the host averages over ranks.
-        device: where the sums live.
+        device: where autograd runs, and the sums live.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        block_of: dict[str, int],
-        blocks: int,
-        gradient_scale: float,
-        device: torch.device,
+        self, gradients: Gradients, blocks: int, gradient_scale: float, device: torch.device
     ) -> None:
-        self._block_of = block_of
+        self._gradients = gradients
         self._scale = gradient_scale**2
         self._sums = torch.zeros(blocks, 2, dtype=torch.float64, device=device)
         self._units = 0
@@ -46,9 +41,11 @@ class MicroBatchEstimator:
         self._seconds = 0.0
         self._objective: Objective | None = None
         self._size = 0.0
-        self._calls: dict[str, int] = {}
         self._micro_batches = 0
-        self._attach(module)
+        # The micro-batch that last reached each parameter, 0 for none; and who came twice in one.
+        self._reached_in = [0] * len(gradients.block_of)
+        self._in_pieces: set[int] = set()
+        gradients.watch(self._add_square)
 
     @property
     def seconds(self) -> float:
@@ -75,20 +72,22 @@ class MicroBatchEstimator:
         """Run the objective's pass over the whole mini-batch with the hooks on.
 
         Raises:
-            RuntimeError: a hook fired more or fewer times than there were micro-batches.
+            RuntimeError: a gradient was not seen, or not in one piece per micro-batch.
         """
         with self._watching(objective):
             run(None)
-        wrong = {
-            name: self._calls.get(name, 0)
-            for name in self._block_of
-            if self._calls.get(name, 0) != self._micro_batches
-        }
-        if wrong:
+        if self._in_pieces:
             raise RuntimeError(
-                f"pcr.variance.estimator='micro_batch' saw {wrong} gradients of these parameters "
-                f"in {self._micro_batches} micro-batches. The variance would be wrong. "
-                "Use pcr.variance.estimator=split_half, which needs no hooks."
+                f"pcr.variance.estimator='micro_batch' got the gradients of "
+                f"{self._names(self._in_pieces)} more than once in one of "
+                f"{self._micro_batches} micro-batches. {_REMEDY}"
+            )
+        unseen = [i for i, reached in enumerate(self._reached_in) if reached == 0]
+        held = self._gradients.read() if unseen else []
+        if missed := [i for i in unseen if _has_gradient(held[i])]:
+            raise RuntimeError(
+                f"pcr.variance.estimator='micro_batch' saw no gradient of {self._names(missed)} "
+                f"in {self._micro_batches} micro-batches, but there is one. {_REMEDY}"
             )
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
@@ -103,45 +102,33 @@ class MicroBatchEstimator:
 
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective, self._calls = objective, {}
+        self._objective = objective
         self._micro_batches, self._units, self._mass = 0, 0, 0.0
+        self._reached_in = [0] * len(self._reached_in)
+        self._in_pieces = set()
         try:
             yield
         finally:
             self._objective = None
 
-    def _attach(self, module: nn.Module) -> None:
-        owned: dict[str, list[tuple[str, str]]] = {}
-        for name in self._block_of:
-            owner, _, attribute = name.rpartition(".")
-            owned.setdefault(owner, []).append((attribute, name))
-        for owner, members in owned.items():
-            module.get_submodule(owner).register_forward_pre_hook(self._hook_members(members))
+    def _add_square(self, index: int, gradient: Tensor) -> None:
+        if self._objective is None:
+            return
+        start = time.perf_counter()
+        if self._reached_in[index] == self._micro_batches:
+            self._in_pieces.add(index)
+        self._reached_in[index] = self._micro_batches
+        if self._size > 0:
+            at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
+            norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
+            block = self._gradients.block_of[index]
+            self._sums[block, self._objective] += norm**2 / self._size
+        self._seconds += time.perf_counter() - start
 
-    def _hook_members(
-        self, members: list[tuple[str, str]]
-    ) -> Callable[[nn.Module, tuple[object, ...]], None]:
-        def find_unsharded(owner: nn.Module, inputs: tuple[object, ...]) -> None:
-            for attribute, name in members:
-                parameter = getattr(owner, attribute)
-                if not getattr(parameter, _MARK, False) and parameter.requires_grad:
-                    parameter.register_hook(self._hook_gradient(name))
-                    setattr(parameter, _MARK, True)
+    def _names(self, indices: set[int] | list[int]) -> str:
+        return ", ".join(repr(self._gradients.names[i]) for i in sorted(indices))
 
-        return find_unsharded
 
-    def _hook_gradient(self, name: str) -> Callable[[Tensor], None]:
-        block = self._block_of[name]
-
-        def add_square(gradient: Tensor) -> None:
-            if self._objective is None:
-                return
-            start = time.perf_counter()
-            self._calls[name] = self._calls.get(name, 0) + 1
-            if self._size > 0:
-                at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
-                norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
-                self._sums[block, self._objective] += norm**2 / self._size
-            self._seconds += time.perf_counter() - start
-
-        return add_square
+def _has_gradient(shard: Tensor | None) -> bool:
+    """Whether there is more than zeros; a NaN is more."""
+    return shard is not None and bool(shard.any())

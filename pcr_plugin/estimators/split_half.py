@@ -23,6 +23,7 @@ class SplitHalfEstimator:
         blocks: number of blocks B.
         halves: shares (w_A, w_B) of the current mini-batch, over all ranks.
         is_first: whether this rank is the one that counts the units, which all ranks share.
+        counts_shards: whether this rank's shards are counted, see `TwoGradientUpdate`.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class SplitHalfEstimator:
         blocks: int,
         halves: Callable[[], tuple[float, float]],
         is_first: bool,
+        counts_shards: bool = True,
     ) -> None:
         self._gradients = gradients
         self._blocks = blocks
         self._halves = halves
         self._is_first = is_first
+        self._counts_shards = counts_shards
         self._first: dict[Objective, Local] = {}
 
     @property
@@ -95,6 +98,8 @@ class SplitHalfEstimator:
 
     def _products(self, left: Local, right: Local) -> Tensor:
         sums = torch.zeros(self._blocks, dtype=torch.float64, device=self._gradients.device)
+        if not self._counts_shards:
+            return sums
         for one, two, block in zip(left, right, self._gradients.block_of, strict=True):
             if one is not None and two is not None:
                 sums[block] += dot(one, two)

@@ -1,7 +1,7 @@
 """Two gradients instead of one: where they are kept and how they become one again."""
 
-from pcr_plugin.gradients.access import Gradients, Local
+from pcr_plugin.gradients.access import Gradients, Local, Seen
 from pcr_plugin.gradients.combine import combine_
 from pcr_plugin.gradients.random_state import RandomState
 
-__all__ = ["Gradients", "Local", "RandomState", "combine_"]
+__all__ = ["Gradients", "Local", "RandomState", "Seen", "combine_"]

@@ -1,6 +1,6 @@
 """What a host framework offers: this rank's gradient shards, in and out of the scope."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -8,14 +8,21 @@ from torch import Tensor
 
 # One entry per in-scope parameter: its local shard, which may be empty, or None without gradient.
 Local = list[Tensor | None]
+# Gets the index of a parameter and its whole gradient on this rank, of one micro-batch.
+Seen = Callable[[int, Tensor], None]
 
 
 class Gradients(Protocol):
     """Access to the gradients that a backward pass of the host has left.
 
     The order of the parameters is fixed and the same in every method; `block_of[i]` is the
-    block of parameter i.
+    block of parameter i and `names[i]` its name.
     """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of every in-scope parameter, for messages."""
+        ...
 
     @property
     def block_of(self) -> Sequence[int]:
@@ -24,7 +31,15 @@ class Gradients(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the local shards live."""
+        """Where the gradients are after a pass; with offloading not where they are computed."""
+        ...
+
+    def watch(self, seen: Seen) -> None:
+        """Report every gradient that autograd computes, before it is reduced or accumulated.
+
+        Args:
+            seen: called once in every backward pass that reaches the parameter, until the end.
+        """
         ...
 
     def read(self) -> Local:

@@ -26,7 +26,7 @@ try:
     from pcr_plugin.verl.refusals import (
         check_actor,
         check_fsdp,
-        check_mesh,
+        check_layout,
         check_model,
         check_units,
     )
@@ -73,8 +73,9 @@ class _WithUpdateRule:
         rule = getattr(self.engine, "update_rule", None)
         if rule is None:
             return
-        check_units(self, rule, n_gpus)
-        check_mesh(self.engine, n_gpus)
+        # The ranks of a sequence group share their rows.
+        shared = getattr(self.engine, "ulysses_sequence_parallel_size", 1)
+        check_units(self, rule, n_gpus // shared)
         if model_config is not None:
             check_model(model_config)
 
@@ -128,6 +129,7 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     backends.check_backend(strategy)
     check_actor(actor, rule, recipe)
     check_fsdp(actor.engine)
+    check_layout(actor.engine, rule)
     host.check_all()
     try:
         backend = backends.register(strategy)

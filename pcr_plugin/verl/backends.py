@@ -8,8 +8,8 @@ from pcr_plugin.config.checks import reject
 from pcr_plugin.verl import host
 
 PREFIX = "pcr:"
-COVERED = ("fsdp2",)
-_NOT_YET = ("fsdp", "megatron")
+COVERED = ("fsdp", "fsdp2")
+_NOT_YET = ("megatron",)
 
 
 def check_backend(strategy: str) -> None:

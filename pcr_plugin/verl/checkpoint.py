@@ -11,6 +11,27 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "pcr_state.json"
 
 
+def check_ranks(folder: str, ranks: int) -> None:
+    """Refuse a checkpoint that veRL's shards make useless here, before a file is missing.
+
+    Args:
+        folder: the checkpoint's folder.
+        ranks: number of ranks of this run.
+
+    Raises:
+        ValueError: it was written by another number of ranks.
+    """
+    shards = [path.name for path in Path(folder).glob("*_world_size_*_rank_0.pt")]
+    written = sorted({int(name.split("_world_size_")[1].split("_")[0]) for name in shards})
+    if written and ranks not in written:
+        raise ValueError(
+            f"{folder} was written by {' or '.join(map(str, written))} ranks and this run has "
+            f"{ranks}: veRL keeps one shard per rank. Resume with as many ranks, or merge the "
+            "checkpoint (python -m verl.model_merger merge --backend fsdp --local_dir ...) and "
+            "start from the merged model."
+        )
+
+
 def save(average: VarianceAverage, folder: str) -> None:
     """Write the state; to be called on one rank, since it is equal on all.
 

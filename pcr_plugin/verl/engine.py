@@ -11,21 +11,30 @@ import torch
 
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.distributed import all_ranks, is_first_of, is_first_rank, ranks_of, sum_over
+from pcr_plugin.distributed import (
+    group_of,
+    is_first_of,
+    is_first_rank,
+    is_first_replica,
+    ranks_of,
+    sum_over,
+)
 from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
+from pcr_plugin.gradients import Gradients
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl import backends, checkpoint, host
+from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.outputs import Output, as_metrics, merge
 from pcr_plugin.verl.passes import Passes, without_entropy
-from pcr_plugin.verl.refusals import check_fsdp, check_mesh, check_model
+from pcr_plugin.verl.refusals import check_fsdp, check_layout, check_model
 from pcr_plugin.verl.units import Sizes, halves, sizes
 
 
 class TwoGradientEngine:
-    """Mixed in before a stock FSDP2 engine class of veRL.
+    """Mixed in before a stock FSDP engine class of veRL.
 
     Raises:
         ValueError: at construction, a configuration that it cannot train; at a step, a loss
@@ -34,12 +43,13 @@ class TwoGradientEngine:
 
     module: torch.nn.Module
     device_mesh: Any
+    checkpoint_manager: Any
 
     def __init__(self, *, engine_config: Any, model_config: Any, **arguments: Any) -> None:
         self._rule: UpdateRule = engine_config.update_rule
         # A launcher that validates nothing in the driver still cannot get past this.
         check_fsdp(engine_config)
-        check_mesh(engine_config, all_ranks())
+        check_layout(engine_config, self._rule)
         check_model(model_config)
         # The stock engine compares its strategy with the names that it knows.
         stock = engine_config.strategy.removeprefix(backends.PREFIX)
@@ -55,19 +65,27 @@ class TwoGradientEngine:
     def initialize(self) -> None:
         """Build the stock engine, then put the hooks on its model."""
         super().initialize()  # type: ignore[misc]
-        trainable = [name for name, p in self.module.named_parameters() if p.requires_grad]
+        flat = flat_slices(self.module)
+        trainable = [found.name for found in flat if found.trainable] or [
+            name for name, p in self.module.named_parameters() if p.requires_grad
+        ]
         settings = self._rule.settings
         blocks = partition(trainable, settings.scope, settings.block)
-        self._gradients = Fsdp2Gradients(self.module, blocks)
-        self._group = self.device_mesh.get_group()
-        self._estimator = self._build_estimator(len(blocks))
+        access = Fsdp1Gradients if flat else Fsdp2Gradients
+        self._gradients: Gradients = access(self.module, blocks)
+        self._group = group_of(self.device_mesh)
+        self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
+        counts_shards = is_first_replica(self.device_mesh)
+        self._estimator = self._build_estimator(len(blocks), counts_shards)
         self._update = TwoGradientUpdate(
             self._rule,
             blocks,
             self._gradients,
             self._estimator,
-            lambda table: sum_over(table, self._group),
+            lambda table: sum_over(table.to(self._device), self._group),
             host.name("verl.utils.device", "get_torch_device")(),
+            counts_shards=counts_shards,
+            loss_scale=self._loss_scale,
         )
 
     def forward_backward_batch(
@@ -104,26 +122,42 @@ class TwoGradientEngine:
         return norm
 
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
-        """The stock checkpoint and, beside it, the moving averages."""
+        """The stock checkpoint and, if its contents include `extra`, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
-        if is_first_rank():
+        if self.checkpoint_manager.should_save_extra and local_path and is_first_rank():
             checkpoint.save(self._update.average, local_path)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
-        """The stock checkpoint and the moving averages."""
-        checkpoint.load(self._update.average, local_path)
+        """The stock checkpoint and, if its contents include `extra`, the moving averages.
+
+        Raises:
+            ValueError: it was written by another number of ranks, or our part is not readable.
+        """
+        if local_path:
+            checkpoint.check_ranks(local_path, ranks_of(self._group))
+            if self.checkpoint_manager.should_load_extra:
+                checkpoint.load(self._update.average, local_path)
         super().load_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
 
-    def _build_estimator(self, blocks: int) -> MicroBatchEstimator | SplitHalfEstimator:
-        gradients = self._gradients
+    def _build_estimator(
+        self, blocks: int, counts_shards: bool
+    ) -> MicroBatchEstimator | SplitHalfEstimator:
         if self._rule.settings.variance.estimator == "split_half":
             return SplitHalfEstimator(
-                gradients, blocks, lambda: self._half_shares, is_first_of(self._group)
+                self._gradients,
+                blocks,
+                lambda: self._half_shares,
+                is_first_of(self._group),
+                counts_shards,
             )
-        block_of = dict(zip(gradients.names, gradients.block_of, strict=True))
         # FSDP averages over ranks what veRL has multiplied by their number.
         scale = 1.0 / ranks_of(self._group)
-        return MicroBatchEstimator(self.module, block_of, blocks, scale, gradients.device)
+        return MicroBatchEstimator(self._gradients, blocks, scale, self._device)
+
+    def _loss_scale(self) -> float:
+        """What veRL's gradient scaler multiplies the loss by; 1 unless the parameters are fp16."""
+        scaler = getattr(self, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
         stock = super().forward_backward_batch  # type: ignore[misc]
@@ -149,10 +183,10 @@ class TwoGradientEngine:
         if not isinstance(self._estimator, SplitHalfEstimator):
             return [data]
         parts = halves(data)
-        counts = torch.tensor(
-            [*map(sizes, parts)], dtype=torch.float64, device=self._gradients.device
-        )
-        first, second = (Sizes(*row) for row in sum_over(counts, self._group).tolist())
+        counts = torch.tensor([*map(sizes, parts)], dtype=torch.float64, device=self._device)
+        # With Ulysses the ranks of a sequence group have the same sequences: veRL counts them once.
+        group = self.get_data_parallel_group()  # type: ignore[attr-defined]
+        first, second = (Sizes(*row) for row in sum_over(counts, group).tolist())
         # Each half is normalised by the whole, so that the two gradients add up to it.
         self._all_tokens = first.tokens + second.tokens
         weights = [half.of(self._loss_agg_mode) for half in (first, second)]

@@ -1,6 +1,6 @@
 """Gradient access for modules sharded by FSDP2, whose gradients are DTensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Local
+from pcr_plugin.gradients import Local, Seen
+
+_MARK = "_pcr_plugin_hooked"
 
 
 class Fsdp2Gradients:
@@ -20,13 +22,19 @@ class Fsdp2Gradients:
     """
 
     def __init__(self, module: nn.Module, blocks: Sequence[Block]) -> None:
+        self._module = module
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
         inside = {name for name, _ in owners}
         self._scope = [named[name] for name, _ in owners]
         self._rest = [p for name, p in named.items() if name not in inside]
-        self.names = [name for name, _ in owners]
+        self._names = [name for name, _ in owners]
         self._block_of = [block for _, block in owners]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of every in-scope parameter."""
+        return self._names
 
     @property
     def block_of(self) -> Sequence[int]:
@@ -35,8 +43,25 @@ class Fsdp2Gradients:
 
     @property
     def device(self) -> torch.device:
-        """Where the local shards live."""
-        return self._scope[0].device
+        """Where the gradients are: with a CPU offload policy on the CPU."""
+        return next(
+            (g.device for p in self._scope if (g := p.grad) is not None), torch.device("cpu")
+        )
+
+    def watch(self, seen: Seen) -> None:
+        """Report the gradients of the unsharded parameters.
+
+        The parameters of `model.parameters()` are shards that autograd never sees. The unsharded
+        parameter stands in the module that owns it while that module runs, so a forward pre-hook
+        on the owner finds it there and puts the gradient hook on it, once.
+        """
+        owned: dict[str, list[tuple[str, int]]] = {}
+        for index, name in enumerate(self._names):
+            owner, _, attribute = name.rpartition(".")
+            owned.setdefault(owner, []).append((attribute, index))
+        for owner, members in owned.items():
+            hook = _find_unsharded(members, seen)
+            self._module.get_submodule(owner).register_forward_pre_hook(hook)
 
     @torch.no_grad()
     def read(self) -> Local:
@@ -70,6 +95,26 @@ class Fsdp2Gradients:
         for p in self._rest:
             if p.grad is not None:
                 p.grad.mul_(factor)
+
+
+def _find_unsharded(
+    members: Sequence[tuple[str, int]], seen: Seen
+) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    def find(owner: nn.Module, inputs: tuple[object, ...]) -> None:
+        for attribute, index in members:
+            parameter = getattr(owner, attribute)
+            if not getattr(parameter, _MARK, False) and parameter.requires_grad:
+                parameter.register_hook(_report(index, seen))
+                setattr(parameter, _MARK, True)
+
+    return find
+
+
+def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
+    def report(gradient: Tensor) -> None:
+        seen(index, gradient)
+
+    return report
 
 
 def _local(gradient: Tensor | None) -> Tensor | None:

@@ -12,8 +12,6 @@ logger = logging.getLogger(__name__)
 GOOD_KL = ("k1+", "abs+", "k2", "mse", "k2+", "mse+", "k3+", "low_var_kl+")
 BIASED_KL = ("low_var_kl", "k3")
 _ACTOR = "actor_rollout_ref.actor"
-# veRL's spellings of the type that needs a loss scaler.
-_FLOAT16 = ("fp16", "float16", "16", "torch.float16")
 
 
 def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
@@ -72,7 +70,7 @@ def _check_kl(actor: Any, recipe: dict[str, Any]) -> None:
 
 
 def check_fsdp(engine: Any) -> None:
-    """Refuse FSDP settings that this version's engine does not cover.
+    """Refuse FSDP settings that cannot be shown right.
 
     Args:
         engine: veRL's FSDPEngineConfig.
@@ -80,25 +78,36 @@ def check_fsdp(engine: Any) -> None:
     Raises:
         ValueError: names key, value and remedy.
     """
-    prefix = f"{_ACTOR}.fsdp_config"
-    if engine.ulysses_sequence_parallel_size > 1:
+    if (engine.qat or {}).get("enable", False):
+        reject(
+            f"{_ACTOR}.fsdp_config.qat.enable",
+            True,
+            "quantisation-aware training is not supported",
+        )
+
+
+def check_layout(engine: Any, rule: UpdateRule) -> None:
+    """Refuse an estimator that the layout leaves without independent units.
+
+    Args:
+        engine: veRL's FSDPEngineConfig.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    parallel = engine.ulysses_sequence_parallel_size
+    if parallel > 1 and rule.settings.variance.estimator == "micro_batch":
         reject(
             f"{_ACTOR}.ulysses_sequence_parallel_size",
-            engine.ulysses_sequence_parallel_size,
-            "a rank then sees a slice of each sequence, and this version has no estimator for "
-            "it; set it to 1",
+            parallel,
+            "a rank then sees a slice of the tokens of each micro-batch, which is no unit of "
+            "pcr.variance.estimator=micro_batch; use split_half, or set it to 1",
         )
-    if engine.offload_policy:
-        reject(f"{prefix}.offload_policy", True, "not built yet; use param_offload=True")
-    if (engine.qat or {}).get("enable", False):
-        reject(f"{prefix}.qat.enable", True, "quantisation-aware training is not supported")
-    half = (engine.mixed_precision or {}).get("param_dtype")
-    if str(half) in _FLOAT16:
-        reject(f"{prefix}.mixed_precision.param_dtype", half, "not built yet; use bf16 or fp32")
 
 
 def check_model(model: Any) -> None:
-    """Refuse model settings that this version does not cover.
+    """Refuse model settings that cannot be shown right.
 
     Args:
         model: veRL's model configuration, as dataclass or mapping.
@@ -106,16 +115,12 @@ def check_model(model: Any) -> None:
     Raises:
         ValueError: names key, value and remedy.
     """
-    prefix = "actor_rollout_ref.model"
-    ranks = {
-        "lora_rank": model.get("lora_rank", None) or 0,
-        "lora.rank": (model.get("lora", None) or {}).get("rank", None) or 0,
-    }
-    for key, rank in ranks.items():
-        if rank > 0:
-            reject(f"{prefix}.{key}", rank, "LoRA is not built yet; use 0")
     if model.get("use_fused_kernels", False):
-        reject(f"{prefix}.use_fused_kernels", True, "not shown to be right; set it to false")
+        reject(
+            "actor_rollout_ref.model.use_fused_kernels",
+            True,
+            "not shown to be right; set it to false",
+        )
 
 
 def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
@@ -158,22 +163,4 @@ def _check_halves(actor: Any, rows: int, size: int | None) -> None:
             size,
             f"split_half needs two micro-batches per rank, which has {rows} sequences; use at "
             f"most {rows // 2}",
-        )
-
-
-def check_mesh(engine: Any, ranks: int) -> None:
-    """Refuse hybrid sharding, whose replicas this version would count twice.
-
-    Args:
-        engine: veRL's FSDPEngineConfig.
-        ranks: all ranks of the actor.
-
-    Raises:
-        ValueError: fewer ranks per shard group than there are.
-    """
-    if engine.fsdp_size not in (-1, ranks) and engine.fsdp_size < ranks:
-        reject(
-            f"{_ACTOR}.fsdp_config.fsdp_size",
-            engine.fsdp_size,
-            f"hybrid sharding is not built yet; use -1 or {ranks}",
         )

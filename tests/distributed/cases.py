@@ -127,6 +127,52 @@ ACCUMULATION = tuple(
 )
 ON_POLICY = Recipe(name="on_policy", on_policy=True)
 
+# FSDP1: flat parameters (veRL's default), and flat ones behind the original ones.
+_ORIGINAL = ("use_orig_params", True)
+FLAT = Recipe(name="flat", strategy="fsdp")
+ORIGINAL = Recipe(name="original", strategy="fsdp", engine=(_ORIGINAL,))
+_FLAT_VARIETIES = (
+    Recipe(name="flat_eager", strategy="fsdp", defer_sync=False, reshard=False),
+    Recipe(
+        name="original_eager", strategy="fsdp", defer_sync=False, reshard=False, engine=(_ORIGINAL,)
+    ),
+    Recipe(name="flat_checkpointed", strategy="fsdp", checkpointing=True),
+    Recipe(
+        name="flat_packed",
+        strategy="fsdp",
+        remove_padding=True,
+        micro_batches=None,
+        token_budget=25,
+    ),
+)
+# Two replicas of two shards; two replicas of everything.
+_REPLICAS = ("fsdp_size", 2)
+HYBRID = (
+    Recipe(name="hybrid", batches=("sixteen",), engine=(_REPLICAS,)),
+    Recipe(name="hybrid_flat", batches=("sixteen",), strategy="fsdp", engine=(_REPLICAS,)),
+    Recipe(
+        name="hybrid_original", batches=("sixteen",), strategy="fsdp", engine=(_REPLICAS, _ORIGINAL)
+    ),
+)
+_OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
+OFFLOADED = (
+    Recipe(name="offloaded", engine=_OFFLOADS),
+    Recipe(name="offloaded_flat", strategy="fsdp", engine=_OFFLOADS),
+    Recipe(name="offloaded_original", strategy="fsdp", engine=(*_OFFLOADS, _ORIGINAL)),
+    Recipe(name="offload_policy", engine=(("offload_policy", True),)),
+)
+_ALONE = ("fsdp_size", 1)
+REPLICATED = (
+    Recipe(name="replicated", engine=(_ALONE,)),
+    Recipe(name="replicated_flat", strategy="fsdp", engine=(_ALONE,)),
+)
+HALF = (
+    Recipe(name="bfloat16", precision="bf16"),
+    Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
+    Recipe(name="float16", precision="fp16"),
+    Recipe(name="float16_flat", strategy="fsdp", precision="fp16"),
+)
+
 # Compared with the oracle step by step; the weights stay where they are.
 AGAINST_ORACLE = [
     *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
@@ -164,6 +210,16 @@ AGAINST_ORACLE = [
         ranks=(1,),
     ),
     *_cases(Recipe(name="alone", micro_batches=(12,)), STOCK, "paper", ranks=(1,)),
+    *_cases(FLAT, *_MAIN, *_HALF, ranks=(1, 2, 3)),
+    *_cases(ORIGINAL, *_MAIN, *_HALF, ranks=(1, 2, 3)),
+    *(c for recipe in _FLAT_VARIETIES for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(
+        c
+        for recipe in HYBRID
+        for c in _cases(recipe, STOCK, "paper", "pcgrad", "sum", "robust_halves", ranks=(4,))
+    ),
+    *(c for recipe in (*OFFLOADED, *REPLICATED) for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum")),
 ]
 
 # The stock case comes first: nothing of the veRL integration is loaded yet.

@@ -1,6 +1,7 @@
 """How a mini-batch is trained in a test: everything except the update rule."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from tests.oracle.objective import Objective
 
@@ -24,6 +25,9 @@ class Recipe:
         defer_sync: reduce gradients after the last micro-batch only, veRL's default.
         reshard: free the unsharded parameters after the forward pass.
         on_policy: the reference is the policy itself, as in a run's first step.
+        strategy: `fsdp` or `fsdp2`.
+        engine: fields of veRL's FSDPEngineConfig that differ from its defaults.
+        precision: in which the model computes.
     """
 
     name: str
@@ -40,6 +44,9 @@ class Recipe:
     defer_sync: bool = True
     reshard: bool = True
     on_policy: bool = False
+    strategy: str = "fsdp2"
+    engine: tuple[tuple[str, Any], ...] = ()
+    precision: str = "fp32"
 
     def micro_batch(self, step: int) -> int | None:
         """Rows per micro-batch in a step; the last entry counts for all later steps."""

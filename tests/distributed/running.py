@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import response_from_nested
 
@@ -16,8 +16,11 @@ from tests.distributed.cases import CONFIGURED, VARIANTS, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord, StepRecord
+from tests.support.gathering import shard_sizes, whole_gradients, whole_weights
 from tests.support.verl_batch import ROW, verl_batch
 from tests.support.verl_engine import actor_config, build_engine
+
+LOSS_SCALE = 2.0**10
 
 
 def run_case(case: Case, inputs: Inputs) -> CaseRecord:
@@ -34,7 +37,7 @@ def run_case(case: Case, inputs: Inputs) -> CaseRecord:
     try:
         actor, engine = build(case, inputs)
         record.engine = f"{type(engine).__module__}.{type(engine).__qualname__}"
-        record.shards = {name: _local(p).numel() for name, p in engine.module.named_parameters()}
+        record.shards = shard_sizes(engine.module)
         # Different on every rank, as in training.
         torch.manual_seed(1234 + dist.get_rank())
         for step in range(len(case.recipe.batches)):
@@ -51,9 +54,12 @@ def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
     variant, recipe = VARIANTS[case.variant], case.recipe
     actor = actor_config(
         kind=_actor_class(case.variant),
+        strategy=recipe.strategy,
+        precision=recipe.precision,
         engine={
             "use_no_sync_for_gradient_accumulation": recipe.defer_sync,
             "reshard_after_forward": recipe.reshard,
+            **dict(recipe.engine),
         },
         ppo_mini_batch_size=12,
         ppo_micro_batch_size_per_gpu=recipe.micro_batch(0),
@@ -75,6 +81,9 @@ def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
         use_remove_padding=recipe.remove_padding,
         enable_gradient_checkpointing=recipe.checkpointing,
     )
+    if recipe.precision == "fp16":
+        # veRL asks for a scaler of the device "cuda", which switches itself off without one.
+        engine.scaler = ShardedGradScaler(device="cpu", init_scale=LOSS_SCALE)
     return actor, engine
 
 
@@ -89,7 +98,7 @@ def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int)
     record.norm = output["metrics"].pop("grad_norm")
     record.metrics = {name: _aggregated(value) for name, value in output["metrics"].items()}
     record.random_state = torch.get_rng_state()
-    weights = {name: _whole(p) for name, p in engine.module.named_parameters()}
+    weights = whole_weights(engine.module)
     digest = hashlib.sha256()
     for tensor in weights.values():
         digest.update(tensor.numpy().tobytes())
@@ -154,7 +163,8 @@ class _recording:
             return forward_step(micro_batch, *positional, **named)
 
         def step() -> float:
-            gradient = {name: _whole(p.grad) for name, p in engine.module.named_parameters()}
+            scale = engine.scaler.get_scale() if engine.scaler else 1.0
+            gradient = {n: g / scale for n, g in whole_gradients(engine.module).items()}
             if dist.get_rank() == 0:
                 record.gradient = gradient
             norm: float = optimizer_step()
@@ -164,17 +174,6 @@ class _recording:
 
     def __exit__(self, *error: object) -> None:
         del self._engine.forward_step, self._engine.optimizer_step
-
-
-def _local(parameter: Tensor) -> Tensor:
-    local: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-    return local
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """A copy of the unsharded tensor; every rank has to ask."""
-    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full.detach().clone()
 
 
 def _aggregated(value: Any) -> float:

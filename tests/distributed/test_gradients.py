@@ -12,7 +12,7 @@ from tests.support.tiny_model import MODELS
 # their own, but not more than this many times as much ...
 TIMES_STOCK = 3.0
 # ... and stock itself must be near the oracle, or the comparison would mean nothing.
-STOCK_ERROR = 2e-6
+STOCK_ERROR = {"fp32": 2e-6, "fp16": 1e-2, "bf16": 5e-2}
 
 PAIRS = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")
@@ -30,5 +30,5 @@ def test_combined_gradient(case: Case, ranks: int, runs: Runs, oracle: Oracle) -
     for step, (ours, summed) in enumerate(zip(expected, plain, strict=True)):
         stock_errors = relative_errors(stock[0].steps[step].gradient, summed, blocks)
         errors = relative_errors(records[0].steps[step].gradient, ours, blocks)
-        assert max(stock_errors.values()) < STOCK_ERROR
+        assert max(stock_errors.values()) < STOCK_ERROR[case.recipe.precision]
         assert max(errors.values()) < TIMES_STOCK * max(stock_errors.values()), errors

@@ -1,4 +1,4 @@
-"""veRL's FSDP2 engine for a language model, built from its own configuration classes."""
+"""veRL's FSDP engines for a language model, built from its own configuration classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,23 +16,32 @@ from verl.workers.engine import EngineRegistry
 STEPS = 10
 
 
-def actor_config(*, kind: type = FSDPActorConfig, engine: Mapping[str, Any], **actor: Any) -> Any:
-    """An actor configuration for FSDP2 in float32.
+def actor_config(
+    *,
+    kind: type = FSDPActorConfig,
+    strategy: str = "fsdp2",
+    precision: str = "fp32",
+    engine: Mapping[str, Any],
+    **actor: Any,
+) -> Any:
+    """An actor configuration with float32 weights.
 
     Args:
         kind: class of the actor's configuration.
+        strategy: `fsdp` or `fsdp2`.
+        precision: of the computation.
         engine: fields of FSDPEngineConfig.
         **actor: fields of the actor's configuration.
     """
     engine_config = FSDPEngineConfig(
-        strategy="fsdp2",
+        strategy=strategy,
         model_dtype="fp32",
-        mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32"},
+        mixed_precision={"param_dtype": precision, "reduce_dtype": "fp32"},
         use_torch_compile=False,
         **engine,
     )
     return kind(
-        strategy="fsdp2",
+        strategy=strategy,
         rollout_n=1,
         use_kl_loss=True,
         use_torch_compile=False,

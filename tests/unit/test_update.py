@@ -45,9 +45,8 @@ class Host:
         names = [name for name, _ in self.network.named_parameters()]
         self.blocks = partition(names, which.settings.scope, which.settings.block)
         self.gradients = Fsdp2Gradients(self.network, self.blocks)
-        block_of = dict(zip(self.gradients.names, self.gradients.block_of, strict=True))
         self.estimator = MicroBatchEstimator(
-            self.network, block_of, len(self.blocks), 1.0, torch.device("cpu")
+            self.gradients, len(self.blocks), 1.0, torch.device("cpu")
         )
         self.update = TwoGradientUpdate(
             which, self.blocks, self.gradients, self.estimator, lambda table: table, torch.random

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from pcr_plugin.blocks import partition
 from pcr_plugin.estimators import MicroBatchEstimator, Objective
+from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from tests.unit.toy_host import (
+    WIDTH,
     Batch,
     Network,
     accumulate,
@@ -33,9 +36,8 @@ def blocks_of(network: Network) -> list[tuple[str, ...]]:
 
 
 def attach(network: Network, scale: float = 1.0) -> MicroBatchEstimator:
-    members = blocks_of(network)
-    block_of = {name: i for i, names in enumerate(members) for name in names}
-    return MicroBatchEstimator(network, block_of, len(members), scale, CPU)
+    blocks = partition([name for name, _ in network.named_parameters()], "mlp")
+    return MicroBatchEstimator(Fsdp2Gradients(network, blocks), len(blocks), scale, CPU)
 
 
 def measure(
@@ -157,26 +159,49 @@ def test_norms_of_low_precision_gradients_are_summed_in_float32(dtype: torch.dty
     torch.testing.assert_close(estimator.columns([], []).squares, expected, rtol=1e-6, atol=0)
 
 
-def test_a_micro_batch_that_skips_a_parameter_is_an_error() -> None:
-    """Never a plausible alpha from fewer units than there were."""
+def test_a_micro_batch_that_skips_a_layer_adds_nothing_to_it() -> None:
+    """An expert without tokens, a dropped layer: its contribution is zero, and it is a unit."""
+    network, batch = Network(5), conflicting_batch(5, 6)
+    estimator = attach(network)
+    first = batch.part(slice(0, 3))
+
+    def run(part: int | None, loss: Any) -> None:
+        value = loss(network(first.inputs), first) / len(batch)
+        estimator.start_unit(3.0)
+        value.backward()
+        estimator.start_unit(3.0)
+        network.head(network.input(batch.inputs)).sum().backward()
+
+    estimator.begin()
+    for objective, loss in LOSSES.items():
+        estimator.collect(objective, partial(run, loss=loss))
+    columns = estimator.columns([], [])
+    assert columns.units.tolist() == [2, 2]
+    assert columns.mass.tolist() == [6, 6]
+    for objective, loss in LOSSES.items():
+        gradients = gradient_of(network, first, loss, len(batch))
+        for block, names in enumerate(blocks_of(network)):
+            expected = flat(gradients, names).square().sum() / 3
+            torch.testing.assert_close(columns.squares[block, objective], expected)
+
+
+def test_a_layer_that_no_micro_batch_reaches_is_no_error() -> None:
     network, batch = Network(5), conflicting_batch(5, 6)
     estimator = attach(network)
     estimator.begin()
 
     def run(part: int | None) -> None:
-        accumulate(network, batch.part(slice(0, 3)), (3,), surrogate, estimator)
-        estimator.start_unit(3.0)
-        network.head(network.input(batch.inputs)).sum().backward()
+        estimator.start_unit(6.0)
+        network.head(network.layers[0](network.input(batch.inputs))).sum().backward()
 
-    with pytest.raises(RuntimeError) as caught:
-        estimator.collect(Objective.PLASTICITY, run)
-    message = str(caught.value)
-    assert "'layers.0.mlp.up_proj.weight': 1" in message
-    assert "2 micro-batches" in message
-    assert "pcr.variance.estimator=split_half" in message
+    estimator.collect(Objective.PLASTICITY, run)
+    squares = estimator.columns([], []).squares[:, Objective.PLASTICITY]
+    assert squares[0] > 0
+    assert squares[1] == 0
 
 
-def test_an_unannounced_micro_batch_is_an_error() -> None:
+def test_a_gradient_that_comes_in_pieces_is_an_error() -> None:
+    """Two backward passes in what was announced as one unit: norms do not add up."""
     network, batch = Network(6), conflicting_batch(6, 4)
     estimator = attach(network)
     estimator.begin()
@@ -185,23 +210,29 @@ def test_an_unannounced_micro_batch_is_an_error() -> None:
         accumulate(network, batch, (4,), surrogate, estimator)
         accumulate(network, batch, (4,), surrogate)
 
-    with pytest.raises(RuntimeError, match="1 micro-batches"):
+    with pytest.raises(RuntimeError) as caught:
         estimator.collect(Objective.PLASTICITY, run)
+    message = str(caught.value)
+    assert "'layers.0.mlp.up_proj.weight'" in message
+    assert "more than once in one of 1 micro-batches" in message
+    assert "pcr.variance.estimator=split_half" in message
 
 
-def test_hooks_that_never_fire_are_an_error() -> None:
-    """A parameter that autograd does not see, as the shards of FSDP2 are."""
+def test_a_gradient_that_no_hook_saw_is_an_error() -> None:
+    """A kernel that reads a weight without calling the module that owns it."""
     network, batch = Network(7), conflicting_batch(7, 4)
     estimator = attach(network)
     estimator.begin()
+    mlp = network.layers[0].mlp
+    mlp.forward = lambda hidden: linear(hidden, mlp.up_proj.weight)[:, :WIDTH]
 
-    def run(part: int | None) -> None:
-        estimator.start_unit(4.0)
-        with torch.no_grad():
-            network(batch.inputs)
-
-    with pytest.raises(RuntimeError, match="in 1 micro-batches"):
-        estimator.collect(Objective.STABILITY, run)
+    with pytest.raises(RuntimeError) as caught:
+        estimator.collect(
+            Objective.STABILITY, lambda part: accumulate(network, batch, (1, 3), kl, estimator)
+        )
+    message = str(caught.value)
+    assert "no gradient of 'layers.0.mlp.up_proj.weight' in 2 micro-batches" in message
+    assert "pcr.variance.estimator=split_half" in message
 
 
 def test_after_an_error_the_hooks_are_off() -> None:
