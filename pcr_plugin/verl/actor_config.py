@@ -73,9 +73,9 @@ class _WithUpdateRule:
         rule = getattr(self.engine, "update_rule", None)
         if rule is None:
             return
+        check_layout(self.engine, rule, n_gpus)
         # The ranks of a sequence group share their rows.
-        shared = getattr(self.engine, "ulysses_sequence_parallel_size", 1)
-        check_units(self, rule, n_gpus // shared)
+        check_units(self, rule, n_gpus // self.engine.ulysses_sequence_parallel_size)
         if model_config is not None:
             check_model(model_config)
 
@@ -129,7 +129,6 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     backends.check_backend(strategy)
     check_actor(actor, rule, recipe)
     check_fsdp(actor.engine)
-    check_layout(actor.engine, rule)
     host.check_all()
     try:
         backend = backends.register(strategy)

@@ -12,6 +12,7 @@ import torch
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
+    all_ranks,
     group_of,
     is_first_of,
     is_first_rank,
@@ -49,7 +50,7 @@ class TwoGradientEngine:
         self._rule: UpdateRule = engine_config.update_rule
         # A launcher that validates nothing in the driver still cannot get past this.
         check_fsdp(engine_config)
-        check_layout(engine_config, self._rule)
+        check_layout(engine_config, self._rule, all_ranks())
         check_model(model_config)
         # The stock engine compares its strategy with the names that it knows.
         stock = engine_config.strategy.removeprefix(backends.PREFIX)

@@ -86,16 +86,24 @@ def check_fsdp(engine: Any) -> None:
         )
 
 
-def check_layout(engine: Any, rule: UpdateRule) -> None:
-    """Refuse an estimator that the layout leaves without independent units.
+def check_layout(engine: Any, rule: UpdateRule, ranks: int) -> None:
+    """Refuse layouts whose gradient is wrong, or that leave an estimator without units.
 
     Args:
         engine: veRL's FSDPEngineConfig.
         rule: the resolved rule.
+        ranks: all ranks of the actor.
 
     Raises:
         ValueError: names key, value and remedy.
     """
+    if engine.strategy.split(":")[-1] == "fsdp" and engine.fsdp_size == 1 and ranks > 1:
+        reject(
+            f"{_ACTOR}.fsdp_config.fsdp_size",
+            1,
+            "FSDP1 then averages no gradients between the ranks, with or without a rule; use -1, "
+            "or strategy=fsdp2",
+        )
     parallel = engine.ulysses_sequence_parallel_size
     if parallel > 1 and rule.settings.variance.estimator == "micro_batch":
         reject(

@@ -161,11 +161,8 @@ OFFLOADED = (
     Recipe(name="offloaded_original", strategy="fsdp", engine=(*_OFFLOADS, _ORIGINAL)),
     Recipe(name="offload_policy", engine=(("offload_policy", True),)),
 )
-_ALONE = ("fsdp_size", 1)
-REPLICATED = (
-    Recipe(name="replicated", engine=(_ALONE,)),
-    Recipe(name="replicated_flat", strategy="fsdp", engine=(_ALONE,)),
-)
+# One shard: every rank has everything, as with DDP.
+REPLICATED = Recipe(name="replicated", engine=(("fsdp_size", 1),))
 HALF = (
     Recipe(name="bfloat16", precision="bf16"),
     Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
@@ -218,7 +215,7 @@ AGAINST_ORACLE = [
         for recipe in HYBRID
         for c in _cases(recipe, STOCK, "paper", "pcgrad", "sum", "robust_halves", ranks=(4,))
     ),
-    *(c for recipe in (*OFFLOADED, *REPLICATED) for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(c for recipe in (*OFFLOADED, REPLICATED) for c in _cases(recipe, STOCK, "paper", "sum")),
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum")),
 ]
 

@@ -8,6 +8,8 @@ from tests.distributed.conftest import Runs
 from tests.distributed.records import CaseRecord
 
 STOCK_ENGINE = "verl.workers.engine.fsdp.transformer_impl.FSDPEngineWithLMHead"
+# Two gradients that are rounded and added, against one that is rounded.
+ROUNDING = {"fp32": 1e-6, "fp16": 3e-3, "bf16": 3e-2}
 SUMS = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")
     for case in CASES
@@ -79,19 +81,20 @@ def test_observe_sees_what_pcr_sees(runs: Runs) -> None:
 
 @pytest.mark.parametrize(("case", "ranks"), SUMS)
 def test_sum_is_the_stock_gradient(case: Case, ranks: int, runs: Runs) -> None:
-    """Within 1e-6 of the whole gradient; with dropout only if both passes drop the same units."""
+    """Of the whole gradient; with dropout only if both passes drop the same units."""
     ours, stock = runs.of(case.name, ranks)[0], runs.stock(case, ranks)[0]
     mine, theirs = ours.steps[0].gradient, stock.steps[0].gradient
     difference = sum(float((mine[n] - theirs[n]).square().sum()) for n in theirs)
     size = sum(float(gradient.square().sum()) for gradient in theirs.values())
-    assert difference**0.5 < 1e-6 * size**0.5
+    assert difference**0.5 < ROUNDING[case.recipe.precision] * size**0.5
 
 
 @pytest.mark.parametrize(("case", "ranks"), SUMS)
 def test_stock_metrics_keep_names_and_values(case: Case, ranks: int, runs: Runs) -> None:
     """The same numbers out of two passes, up to the rounding of single forward passes."""
+    tolerance = ROUNDING[case.recipe.precision]
     for ours, stock in zip(runs.of(case.name, ranks), runs.stock(case, ranks), strict=True):
         mine, theirs = ours.steps[0].metrics, stock.steps[0].metrics
         assert {name for name in mine if not name.startswith("pcr/")} == theirs.keys()
         for name, value in theirs.items():
-            assert mine[name] == pytest.approx(value, rel=1e-6, abs=1e-7), name
+            assert mine[name] == pytest.approx(value, rel=tolerance, abs=tolerance / 10), name
