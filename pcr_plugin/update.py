@@ -8,6 +8,7 @@ clipping and the optimizer stay the host's and see the combined gradient alone.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from pcr_plugin.statistics import (
     scaled_variances,
     variance_of_total,
 )
+from pcr_plugin.weightings import load
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,11 @@ class TwoGradientUpdate:
         estimator: measures the variances.
         sum_over_ranks: sums a (B, k) table over the ranks that hold different shards.
         device_module: `torch.cuda` or what stands for it, for the random state.
+        from_first_rank: from a function and a table to fill: calls the function on the first of
+            the ranks that `sum_over_ranks` spans, and gives all of them its result.
+
+    Raises:
+        ValueError: the rule names a weighting that cannot be had.
     """
 
     def __init__(
@@ -66,6 +73,8 @@ class TwoGradientUpdate:
         estimator: Estimator,
         sum_over_ranks: Callable[[Tensor], Tensor],
         device_module: Any,
+        *,
+        from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
     ) -> None:
         self.rule = rule
         self.average = VarianceAverage(rule.ema)
@@ -75,6 +84,8 @@ class TwoGradientUpdate:
         self._estimator = estimator
         self._sum_over_ranks = sum_over_ranks
         self._device_module = device_module
+        self._from_first_rank = from_first_rank
+        self._weighting = None if rule.weighting is None else load(rule.weighting)
         self._warned = False
         self.begin_step()
 
@@ -174,7 +185,13 @@ class TwoGradientUpdate:
             gate=settings.gate,
             min_cosine=settings.min_cosine,
             stability_floor=self.rule.stability_floor,
+            weigh=None if self._weighting is None else partial(self._weigh, self._weighting),
         )
+
+    def _weigh(self, weighting: Callable[[Tensor], Tensor], gramians: Tensor) -> Tensor:
+        """Weights from the first rank alone: a solver need not give the same bits everywhere."""
+        received = torch.empty_like(gramians[:, 0], device=self._gradients.device)
+        return self._from_first_rank(lambda: weighting(gramians), received).cpu()
 
     def _metrics(self, statistics: Statistics, decision: BlockWeights) -> dict[str, float]:
         gramian, variances, cross = statistics

@@ -11,7 +11,14 @@ import torch
 
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.distributed import all_ranks, is_first_of, is_first_rank, ranks_of, sum_over
+from pcr_plugin.distributed import (
+    all_ranks,
+    broadcast_from_first,
+    is_first_of,
+    is_first_rank,
+    ranks_of,
+    sum_over,
+)
 from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
@@ -68,6 +75,9 @@ class TwoGradientEngine:
             self._estimator,
             lambda table: sum_over(table, self._group),
             host.name("verl.utils.device", "get_torch_device")(),
+            from_first_rank=lambda compute, received: broadcast_from_first(
+                compute, received, self._group
+            ),
         )
 
     def forward_backward_batch(

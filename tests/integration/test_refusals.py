@@ -60,7 +60,7 @@ def test_without_a_rule_we_refuse_nothing(overrides: list[str]) -> None:
         assert "pcr" not in str(innermost(error))
 
 
-@pytest.mark.parametrize("name", ["pcr", "pcgrad", "sum", "observe", "soft"])
+@pytest.mark.parametrize("name", ["pcr", "pcgrad", "sum", "observe", "soft", "torchjd:UPGrad"])
 def test_the_recipe_itself_is_accepted(name: str) -> None:
     """Otherwise the cases above could fail for any reason."""
     alpha = [f"{PCR}.alpha=0.5"] if name == "soft" else []
@@ -81,6 +81,7 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [SPLIT_HALF],
         [SPLIT_HALF, f"{ACTOR}.use_dynamic_bsz=True"],
         [f"{ACTOR}.update_rule=sum", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
+        [f"{ACTOR}.update_rule=torchjd:MGDAWeighting", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
         [f"{PCR}.preset=robust", f"{PCR}.variance.ema=0", f"{PCR}.scope=[mlp,lm_head]"],
         [f"{ACTOR}.loss_agg_mode=seq-mean-token-mean", f"{ACTOR}.entropy_coeff=0.01"],
         ["actor_rollout_ref.model.enable_gradient_checkpointing=True"],
