@@ -145,6 +145,20 @@ def test_a_refused_actor_is_left_as_it_was() -> None:
     assert not hasattr(actor.engine, "update_rule")
 
 
+def test_a_missing_extra_stops_in_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torchjd", "torchjd.aggregation"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Exception, match="is not possible") as caught:
+        validated([f"{ACTOR}.update_rule=torchjd:MGDA"])
+    message = str(innermost(caught.value))
+    assert message.startswith("update_rule='torchjd:MGDA' is not possible: TorchJD is missing")
+    assert 'pip install "pcr-plugin[torchjd]"' in message
+    actor = from_code()
+    with pytest.raises(ValueError, match="TorchJD is missing"):
+        enable(actor, "torchjd:MGDA")
+    assert actor.engine.strategy == "fsdp2"
+
+
 def run_main_ppo(*overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "verl.trainer.main_ppo", *RECIPE, *overrides],

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pcr_plugin.rules import decide
 from pcr_plugin.weightings import load
 from tests.unit.explicit_vectors import SCALES, SEEDS, Pair, combined, gramian, pair
 
@@ -66,6 +67,23 @@ def test_dual_projection_changes_the_sum_as_little_as_needed(
         assert float(g @ unit) >= -SOLVED * float((p + s).norm())
         assert float(multiplier) >= -SOLVED * float((p + s).norm() / axis.norm())
     assert abs(float(g @ correction)) <= SOLVED * float((p + s) @ (p + s))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("cosine", [-0.05, -0.6, -0.99])
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.3, 0.9])
+def test_dual_projection_is_our_pcgrad_with_the_floor(
+    seed: int, cosine: float, ratio: float
+) -> None:
+    """As docs/paper.md says, while p + beta s is not against p."""
+    block, beta = blocks(seed, cosine, 1.0), ratio
+    assert float((block[0].p + beta * block[0].s) @ block[0].p) > 0
+    none = torch.ones(1, 2, dtype=torch.float64)
+    ours, theirs = (
+        decide("pcgrad", gramian(block), none, beta, stability_floor=True, weigh=weigh).weights
+        for weigh in (None, load("DualProj"))
+    )
+    torch.testing.assert_close(theirs, ours, rtol=SOLVED, atol=0)
 
 
 @pytest.mark.parametrize(("seed", "cosine", "ratio"), CONFLICTS)
