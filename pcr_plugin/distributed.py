@@ -1,5 +1,7 @@
 """The only file that calls torch.distributed."""
 
+from collections.abc import Callable
+
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -22,6 +24,30 @@ def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     if group is not None and dist.get_world_size(group) > 1:
         dist.all_reduce(values, op=dist.ReduceOp.SUM, group=group)
     return values
+
+
+def broadcast_from_first(
+    compute: Callable[[], Tensor], received: Tensor, group: dist.ProcessGroup | None
+) -> Tensor:
+    """Let the first rank of a group compute a small table and give it to the others.
+
+    For what may differ between machines, as the result of a solver does. Every rank of the group
+    must call it.
+
+    Args:
+        compute: called on the first rank alone.
+        received: contiguous, of the result's shape and type, on a device that the group
+            communicates from; overwritten.
+        group: the ranks that need the same bits; `None` when there is one process.
+
+    Returns:
+        The table, in `received`.
+    """
+    if group is None or is_first_of(group):
+        received.copy_(compute())
+    if group is not None and dist.get_world_size(group) > 1:
+        dist.broadcast(received, src=dist.get_global_rank(group, 0), group=group)
+    return received
 
 
 def all_ranks() -> int:

@@ -8,6 +8,7 @@ clipping and the optimizer stay the host's and see the combined gradient alone.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from pcr_plugin.statistics import (
     scaled_variances,
     variance_of_total,
 )
+from pcr_plugin.weightings import load
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,11 @@ class TwoGradientUpdate:
         counts_shards: whether this rank's shards enter the inner products: not where another
             replica of the model has the same.
         loss_scale: what the host multiplies both losses by in this step (fp16).
+        from_first_rank: from a function and a table to fill: calls the function on the first of
+            the ranks that `sum_over_ranks` spans, and gives all of them its result.
+
+    Raises:
+        ValueError: the rule names a weighting that cannot be had.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class TwoGradientUpdate:
         *,
         counts_shards: bool = True,
         loss_scale: Callable[[], float] = lambda: 1.0,
+        from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
     ) -> None:
         self.rule = rule
         self.average = VarianceAverage(rule.ema)
@@ -83,6 +91,8 @@ class TwoGradientUpdate:
         self._device_module = device_module
         self._counts_shards = counts_shards
         self._loss_scale = loss_scale
+        self._from_first_rank = from_first_rank
+        self._weighting = None if rule.weighting is None else load(rule.weighting)
         self._warned = False
         self.begin_step()
 
@@ -184,7 +194,13 @@ class TwoGradientUpdate:
             gate=settings.gate,
             min_cosine=settings.min_cosine,
             stability_floor=self.rule.stability_floor,
+            weigh=None if self._weighting is None else partial(self._weigh, self._weighting),
         )
+
+    def _weigh(self, weighting: Callable[[Tensor], Tensor], gramians: Tensor) -> Tensor:
+        """Weights from the first rank alone: a solver need not give the same bits everywhere."""
+        received = torch.empty_like(gramians[:, 0])
+        return self._from_first_rank(lambda: weighting(gramians), received).cpu()
 
     def _metrics(self, statistics: Statistics, decision: BlockWeights) -> dict[str, float]:
         gramian, variances, cross = statistics

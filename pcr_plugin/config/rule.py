@@ -10,6 +10,7 @@ from pcr_plugin.config.settings import PCRSettings
 logger = logging.getLogger(__name__)
 
 RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
+# Before the name of a weighting of TorchJD.
 TORCHJD_PREFIX = "torchjd:"
 # Issue order: a name listed here is understood but refused until the part that does it exists.
 NOT_BUILT = {
@@ -23,7 +24,7 @@ class UpdateRule:
     """A rule with every open question answered.
 
     Args:
-        name: one of `RULES`.
+        name: one of `RULES`, or `torchjd:<Weighting>`.
         settings: the user's settings, for scope, blocks and logging.
         scale: resolved `pcr.variance.scale`.
         ema: resolved `pcr.variance.ema`.
@@ -40,6 +41,13 @@ class UpdateRule:
     def needs_variance(self) -> bool:
         """Whether the weights depend on the two variances."""
         return self.name == "pcr"
+
+    @property
+    def weighting(self) -> str | None:
+        """The weighting of TorchJD that decides in a conflict; `None` for our own rules."""
+        if self.name.startswith(TORCHJD_PREFIX):
+            return self.name.removeprefix(TORCHJD_PREFIX)
+        return None
 
     @property
     def observes(self) -> bool:
@@ -84,7 +92,7 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
             reject(key, value, f"this version does not have it yet; {NOT_BUILT[value]}")
     if settings.variance.probes is not None:
         reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")
-    if not settings.gate:
+    if not settings.gate and not update_rule.startswith(TORCHJD_PREFIX):
         logger.warning(
             "pcr.gate=false applies Eq. 15 without a conflict too: where the two gradients agree "
             "the KL is then increased."
@@ -102,10 +110,13 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
 
 
 def _check_name(update_rule: str) -> None:
+    # Whether TorchJD has the weighting is for those to say who may import it.
     if isinstance(update_rule, str) and update_rule.startswith(TORCHJD_PREFIX):
-        reject("update_rule", update_rule, "this version does not have torchjd: rules yet; use pcr")
-    if update_rule not in RULES:
-        reject("update_rule", update_rule, "one of " + ", ".join(("null", *RULES)))
+        if not update_rule.removeprefix(TORCHJD_PREFIX).isidentifier():
+            reject("update_rule", update_rule, "torchjd:<Weighting>, for example torchjd:UPGrad")
+    elif update_rule not in RULES:
+        names = ("null", *RULES, TORCHJD_PREFIX + "<Weighting>")
+        reject("update_rule", update_rule, "one of " + ", ".join(names))
 
 
 def _check_alpha(update_rule: str, settings: PCRSettings) -> None:

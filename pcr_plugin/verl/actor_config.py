@@ -30,6 +30,7 @@ try:
         check_model,
         check_units,
     )
+    from pcr_plugin.weightings import load
 except Exception as error:
     # Hydra says only "Error locating target" when the import of a `_target_` fails.
     logger.critical("%s", host.unsupported("its configuration cannot be imported", error))
@@ -129,6 +130,8 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     backends.check_backend(strategy)
     check_actor(actor, rule, recipe)
     check_fsdp(actor.engine)
+    if rule.weighting is not None:
+        load(rule.weighting)
     host.check_all()
     try:
         backend = backends.register(strategy)

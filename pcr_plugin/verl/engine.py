@@ -13,6 +13,7 @@ from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_ranks,
+    broadcast_from_first,
     group_of,
     is_first_of,
     is_first_rank,
@@ -87,6 +88,9 @@ class TwoGradientEngine:
             host.name("verl.utils.device", "get_torch_device")(),
             counts_shards=counts_shards,
             loss_scale=self._loss_scale,
+            from_first_rank=lambda compute, received: broadcast_from_first(
+                compute, received.to(self._device), self._group
+            ),
         )
 
     def forward_backward_batch(

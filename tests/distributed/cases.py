@@ -64,6 +64,8 @@ VARIANTS = {
         settings={"min_cosine": 0.1},
         oracle=Rule(name="pcgrad", min_cosine=0.1),
     ),
+    "upgrad": Variant(rule="torchjd:UPGrad", oracle=Rule(name="upgrad")),
+    "mgda": Variant(rule="torchjd:MGDAWeighting", oracle=Rule(name="mgda")),
     "tensor": Variant(rule="pcr", settings={"block": "tensor"}, oracle=PAPER, blocks="tensor"),
     "global": Variant(rule="pcr", settings={"block": "global"}, oracle=PAPER, blocks="global"),
     "attention": Variant(
@@ -174,6 +176,7 @@ HALF = (
 AGAINST_ORACLE = [
     *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
     *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
+    *_cases(PLAIN, "upgrad", "mgda", ranks=(1, 2)),
     *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF),
     *_cases(
         Recipe(name="sequence_sum", batches=("warm",), objective=_PER_SEQUENCE_SUM),

@@ -17,6 +17,7 @@ from tests.distributed.running import build, run_step
 _RESUMED = Recipe(name="resumed", batches=("mixed", "second"), learning_rate=1e-2)
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
 _SKIPPING = Recipe(name="skipping")
+_WEIGHED = Recipe(name="plain")
 
 
 def resume(inputs: Inputs, folder: Path) -> CaseRecord:
@@ -87,9 +88,24 @@ def skipped_layer(inputs: Inputs, folder: Path) -> CaseRecord:
     return record
 
 
+def first_weighs(inputs: Inputs, folder: Path) -> CaseRecord:
+    """A step under a weighting of TorchJD that fails on every rank but the first."""
+    record = CaseRecord()
+    actor, engine = build(Case(recipe=_WEIGHED, variant="upgrad"), inputs)
+    if dist.get_rank() > 0:
+        engine._update._weighting = _no_weights
+    record.steps.append(run_step(_WEIGHED, inputs, actor, engine, 0))
+    return record
+
+
+def _no_weights(gramians: Tensor) -> Tensor:
+    raise AssertionError("only the first rank computes")
+
+
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
     "resume": (resume, (2,)),
     "infinite_outside": (infinite_outside, (2,)),
     "skipped_layer": (skipped_layer, (1,)),
+    "first_weighs": (first_weighs, (2,)),
 }

@@ -94,6 +94,14 @@ def test_moving_average_matters(runs: Runs) -> None:
     assert sums[0] / weights[0] != pytest.approx(second.metrics["pcr/var_pla"], rel=1e-3)
 
 
+def test_the_first_rank_weighs_for_all(runs: Runs) -> None:
+    """The others would have failed, and still make the same step."""
+    for alone, together in zip(runs.of("first_weighs"), runs.of("plain-upgrad"), strict=True):
+        assert alone.steps[0].metrics["pcr/conflict_rate"] > 0
+        assert alone.steps[0].digest == together.steps[0].digest
+        assert alone.steps[0].norm == together.steps[0].norm
+
+
 def test_silent_hook_stops_the_run(runs: Runs) -> None:
     error = runs.of("skipped_layer", 1)[0].error
     assert error.startswith("RuntimeError")

@@ -131,10 +131,19 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ),
     ([f"{ACTOR}.update_rule=true"], "update_rule=True", ["null, pcr, pcgrad"]),
     (
-        [f"{ACTOR}.update_rule=torchjd:UPGrad"],
-        "update_rule='torchjd:UPGrad'",
-        ["does not have torchjd"],
+        [f"{ACTOR}.update_rule=torchjd:UPgrad"],
+        "update_rule='torchjd:UPgrad'",
+        ["no UPgradWeighting", "torchjd:MGDA", "torchjd:UPGrad"],
     ),
+    *(
+        ([f"{ACTOR}.update_rule=torchjd:{name}"], f"update_rule='torchjd:{name}'", [reason])
+        for name, reason in (
+            ("CAGrad", "without arguments (c)"),
+            ("GradVac", "keeps a state"),
+            ("Random", "random stream"),
+        )
+    ),
+    ([f"{ACTOR}.update_rule='torchjd:'"], "update_rule='torchjd:'", ["torchjd:<Weighting>"]),
     ([f"{ACTOR}.update_rule=soft"], "pcr.alpha=None", ["soft", "[0, 1]"]),
     ([f"{PCR}.alpha=0.5"], "pcr.alpha=0.5", ["only update_rule=soft"]),
     ([f"{PCR}.alpha=1.5"], "pcr.alpha=1.5", ["[0, 1]"]),

@@ -60,7 +60,7 @@ def test_without_a_rule_we_refuse_nothing(overrides: list[str]) -> None:
         assert "pcr" not in str(innermost(error))
 
 
-@pytest.mark.parametrize("name", ["pcr", "pcgrad", "sum", "observe", "soft"])
+@pytest.mark.parametrize("name", ["pcr", "pcgrad", "sum", "observe", "soft", "torchjd:UPGrad"])
 def test_the_recipe_itself_is_accepted(name: str) -> None:
     """Otherwise the cases above could fail for any reason."""
     alpha = [f"{PCR}.alpha=0.5"] if name == "soft" else []
@@ -81,6 +81,7 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [SPLIT_HALF],
         [SPLIT_HALF, f"{ACTOR}.use_dynamic_bsz=True"],
         [f"{ACTOR}.update_rule=sum", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
+        [f"{ACTOR}.update_rule=torchjd:MGDAWeighting", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
         [f"{PCR}.preset=robust", f"{PCR}.variance.ema=0", f"{PCR}.scope=[mlp,lm_head]"],
         [f"{ACTOR}.loss_agg_mode=seq-mean-token-mean", f"{ACTOR}.entropy_coeff=0.01"],
         ["actor_rollout_ref.model.enable_gradient_checkpointing=True"],
@@ -142,6 +143,20 @@ def test_a_refused_actor_is_left_as_it_was() -> None:
         enable(actor, "pcr")
     assert actor.engine.strategy == "fsdp2"
     assert not hasattr(actor.engine, "update_rule")
+
+
+def test_a_missing_extra_stops_in_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torchjd", "torchjd.aggregation"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Exception, match="is not possible") as caught:
+        validated([f"{ACTOR}.update_rule=torchjd:MGDA"])
+    message = str(innermost(caught.value))
+    assert message.startswith("update_rule='torchjd:MGDA' is not possible: TorchJD is missing")
+    assert 'pip install "pcr-plugin[torchjd]"' in message
+    actor = from_code()
+    with pytest.raises(ValueError, match="TorchJD is missing"):
+        enable(actor, "torchjd:MGDA")
+    assert actor.engine.strategy == "fsdp2"
 
 
 def run_main_ppo(*overrides: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ class Rule:
     """A way to combine p and s.
 
     Args:
-        name: `pcr`, `pcgrad`, `soft` or `sum`.
+        name: `pcr`, `pcgrad`, `soft` or `sum`; or `upgrad` or `mgda` of p and beta s.
         alpha: of `soft`.
         scale: `absolute`, `relative` or `beta`: the unit in which the two variances are compared.
         decay: of the moving average of the variances.
@@ -52,8 +52,9 @@ class BlockResult:
         final_stability: combined gradient times s.
         variances: V of p and of s in this step, in absolute units; `None` with a single unit.
         conflict: whether it was projected.
-        alpha: projection strength.
+        alpha: projection strength; NaN for a rule that has none.
         beta_effective: weight of s.
+        plasticity_weight: weight of p.
         unbiased: p.s from products across different units, for two units; else None.
     """
 
@@ -66,6 +67,7 @@ class BlockResult:
     conflict: bool
     alpha: float
     beta_effective: float
+    plasticity_weight: float
     unbiased: float | None
 
     @property
@@ -115,7 +117,8 @@ def step(
         result = _resolve(units, names, p, s, rule, beta, past)
         results[block] = result
         for name in names:
-            combined[name] = plasticity[name] + result.beta_effective * stability[name]
+            p_part = result.plasticity_weight * plasticity[name]
+            combined[name] = p_part + result.beta_effective * stability[name]
     return Step(combined, results)
 
 
@@ -160,11 +163,14 @@ def _resolve(
     product = float(p @ s)
     cosine = product / float(p.norm() * s.norm())
     conflict = known and (not rule.gate or cosine < -rule.min_cosine)
-    weight = beta
-    if conflict and rule.name != "sum":
+    p_weight, weight = 1.0, beta
+    if conflict and rule.name in _OF_TWO:
+        p_weight, weight = _OF_TWO[rule.name](p, beta * s)
+        weight *= beta
+    elif conflict and rule.name != "sum":
         weight = -alpha * product / float(s @ s)  # Eq. 15 as a weight of s
         weight = max(weight, beta) if rule.floor else weight
-    final = p + weight * s
+    final = p_weight * p + weight * s
     return BlockResult(
         plasticity=float(p @ p),
         stability=float(s @ s),
@@ -175,6 +181,7 @@ def _resolve(
         conflict=conflict,
         alpha=alpha,
         beta_effective=weight,
+        plasticity_weight=p_weight,
         unbiased=_across(p_units, s_units, shares) if len(counted) == 2 else None,
     )
 
@@ -183,6 +190,8 @@ def _alpha(
     rule: Rule, variances: tuple[float, float] | None, p: Tensor, s: Tensor, beta: float
 ) -> float:
     """Eq. 13: lambda_sta / (lambda_pla + lambda_sta), lambda = 1 / V."""
+    if rule.name in _OF_TWO:
+        return math.nan
     if rule.name != "pcr":
         return {"pcgrad": 1.0, "sum": 0.0, "soft": rule.alpha or 0.0}[rule.name]
     if variances is None:
@@ -194,6 +203,27 @@ def _alpha(
         pla = pla / (float(p @ p) - pla) if float(p @ p) > pla else torch.inf
         sta = sta / (float(s @ s) - sta) if float(s @ s) > sta else torch.inf
     return (1 / sta) / (1 / pla + 1 / sta)
+
+
+def _upgrad(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Jacobian descent (arXiv 2406.16232): the sum of both gradients, each projected on the cone
+    of the directions against neither. In a conflict that takes away its part along the other.
+    """
+    product = float(first @ second)
+    return 1 - product / float(first @ first), 1 - product / float(second @ second)
+
+
+def _mgda(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Multiple-gradient descent: the shortest convex combination, which in a conflict is the foot
+    of the perpendicular from the origin.
+    """
+    difference = first - second
+    share = -float(second @ difference) / float(difference @ difference)
+    return share, 1 - share
+
+
+# Weights of two gradients in conflict.
+_OF_TWO = {"upgrad": _upgrad, "mgda": _mgda}
 
 
 def _averaged(values: Sequence[tuple[float, float]], decay: float) -> tuple[float, float] | None:

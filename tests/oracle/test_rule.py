@@ -37,6 +37,10 @@ def _resolve(units: list[Unit], rule: Rule) -> tuple[Tensor, Tensor, Tensor, Blo
     return p, s, result.gradient["inside"], result.blocks["block"]
 
 
+def _named(name: str) -> Rule:
+    return Rule(name=name)
+
+
 @pytest.mark.parametrize("product", [-0.8, 0.8])
 def test_outside_the_scope_beta_s_is_added(product: float) -> None:
     units = _units(0, product)
@@ -45,7 +49,7 @@ def test_outside_the_scope_beta_s_is_added(product: float) -> None:
     torch.testing.assert_close(gradient["outside"], p + BETA * s, rtol=EXACT, atol=EXACT)
 
 
-@pytest.mark.parametrize("rule", [PAPER, ROBUST, Rule(name="pcgrad"), Rule(name="sum")])
+@pytest.mark.parametrize("rule", [PAPER, ROBUST, *map(_named, ("pcgrad", "sum", "upgrad", "mgda"))])
 def test_without_conflict_beta_s_is_added(rule: Rule) -> None:
     p, s, combined, block = _resolve(_units(1, 0.8), rule)
     assert not block.conflict
@@ -85,6 +89,28 @@ def test_pcgrad_leaves_nothing_against_s() -> None:
 def test_soft_removes_a_fixed_share() -> None:
     p, s, combined, _ = _resolve(_units(2, -0.8), Rule(name="soft", alpha=0.25))
     assert float(combined @ s) == pytest.approx(0.75 * float(p @ s))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_upgrad_is_the_sum_of_the_nearest_directions_against_neither(seed: int) -> None:
+    p, s, combined, block = _resolve(_units(seed, -0.8), Rule(name="upgrad"))
+    b = BETA * s
+    cone = torch.stack([p, b])
+    # Both are reached from outside the cone, so each lies on the face of the other.
+    nearest = [v - other * (v @ other) / (other @ other) for v, other in ((p, b), (b, p))]
+    assert all(float((cone @ direction).min()) > -EXACT for direction in nearest)
+    torch.testing.assert_close(combined, nearest[0] + nearest[1], rtol=EXACT, atol=EXACT)
+    assert block.plasticity_weight > 1 and block.beta_effective > BETA
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mgda_is_shorter_than_every_other_convex_combination(seed: int) -> None:
+    p, s, combined, _ = _resolve(_units(seed, -0.8), Rule(name="mgda"))
+    others = [
+        float((share * p + (1 - share) * BETA * s).norm()) for share in torch.linspace(0, 1, 1001)
+    ]
+    assert float(combined.norm()) <= min(others) + EXACT
+    assert float(combined.norm()) == pytest.approx(min(others), rel=1e-3)
 
 
 def test_floor_is_never_weaker_than_beta() -> None:

@@ -21,8 +21,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distributed": set(),
     "estimators": {"gradients", "statistics"},
     "metrics": {"rules"},
+    "weightings": {"config"},
     "update": {
         *("blocks", "config", "estimators", "gradients", "metrics", "rules", "statistics"),
+        "weightings",
     },
 }
 # Bindings to a host; they may import everything above, and nobody may import them.
@@ -41,6 +43,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "gradients": {"torch"},
     "estimators": {"torch"},
     "metrics": {"torch"},
+    "weightings": {"torch", "torchjd"},
     "update": {"torch"},
     "distributed": {"torch"},
 }

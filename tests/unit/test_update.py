@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.unit.toy_host import (
 
 BETA = 0.3
 SIZES = (2, 5, 1, 4)
+FromFirstRank = Callable[[Callable[[], Tensor], Tensor], Tensor]
 
 
 def rule(name: str = "pcr", **settings: Any) -> UpdateRule:
@@ -37,10 +39,22 @@ def rule(name: str = "pcr", **settings: Any) -> UpdateRule:
     return resolved
 
 
+def alone(compute: Callable[[], Tensor], received: Tensor) -> Tensor:
+    """What the first rank does when there is no other."""
+    return received.copy_(compute())
+
+
 class Host:
     """The toy network with an update on it."""
 
-    def __init__(self, which: UpdateRule, *, seed: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        which: UpdateRule,
+        *,
+        seed: int = 0,
+        dropout: float = 0.0,
+        from_first_rank: FromFirstRank = alone,
+    ) -> None:
         self.network = Network(seed, layers=4, dropout=dropout)
         names = [name for name, _ in self.network.named_parameters()]
         self.blocks = partition(names, which.settings.scope, which.settings.block)
@@ -49,7 +63,13 @@ class Host:
             self.gradients, len(self.blocks), 1.0, torch.device("cpu")
         )
         self.update = TwoGradientUpdate(
-            which, self.blocks, self.gradients, self.estimator, lambda table: table, torch.random
+            which,
+            self.blocks,
+            self.gradients,
+            self.estimator,
+            lambda table: table,
+            torch.random,
+            from_first_rank=from_first_rank,
         )
 
     def runner(self, batch: Batch, sizes: tuple[int, ...], loss: Loss) -> RunPass:
@@ -247,6 +267,7 @@ def test_two_towers_with_the_same_layer_numbers_get_full_names() -> None:
         update._estimator,
         lambda table: table,
         torch.random,
+        from_first_rank=alone,
     )
     assert twice._labels == [block.name for block in blocks]
 

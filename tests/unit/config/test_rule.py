@@ -53,13 +53,15 @@ def test_no_rule_is_the_host_s_own_update() -> None:
     assert resolve(None, PCRSettings()) is None
 
 
-@pytest.mark.parametrize("bad", ["", "PCR", "pcr ", "null", "none", "None", True, 1, ["pcr"]])
+@pytest.mark.parametrize(
+    "bad", ["", "PCR", "pcr ", "null", "none", "None", "torchjd", True, 1, ["pcr"]]
+)
 def test_an_unknown_rule_is_named_with_all_rules(bad: Any) -> None:
     with pytest.raises(ValueError) as caught:
         resolve(bad, PCRSettings())
     message = str(caught.value)
     assert message.startswith(f"update_rule={bad!r} is not possible: ")
-    for name in ("null", *RULES):
+    for name in ("null", *RULES, "torchjd:<Weighting>"):
         assert name in message.split("is not possible")[1]
 
 
@@ -106,15 +108,31 @@ def test_what_is_not_built_is_refused_by_name(
     assert remedy in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["torchjd:UPGrad", "torchjd:"])
-def test_torchjd_rules_are_not_built(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"update_rule='{name}' .*torchjd.*use pcr"):
-        rule(name)
+@pytest.mark.parametrize("name", ["UPGrad", "MGDAWeighting", "not_known_here"])
+def test_a_weighting_of_torchjd_is_named_after_the_colon(name: str) -> None:
+    resolved = rule(f"torchjd:{name}", preset="robust")
+    assert resolved.name == f"torchjd:{name}"
+    assert resolved.weighting == name
+    assert not resolved.needs_variance
+    assert not resolved.observes
+    assert f"update_rule=torchjd:{name} " in resolved.describe()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_our_own_rules_have_no_weighting(name: str) -> None:
+    assert rule(name, alpha=0.5 if name == "soft" else None).weighting is None
+
+
+@pytest.mark.parametrize("bad", ["torchjd:", "torchjd: UPGrad", "torchjd:UP Grad", "torchjd:a.b"])
+def test_a_weighting_needs_a_name(bad: str) -> None:
+    with pytest.raises(ValueError, match=rf"update_rule='{bad}' is not .*torchjd:<Weighting>"):
+        rule(bad)
 
 
 def test_an_open_gate_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="pcr_plugin"):
         rule(gate=True)
+        rule("torchjd:UPGrad", gate=False)  # not Eq. 15
         assert not caplog.records
         rule(gate=False)
     assert "pcr.gate=false" in caplog.text
