@@ -37,31 +37,12 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
             ("use_prefix_grouper", "false"),
             ("qat.enable", "not supported"),
             ("fsdp_config.qat.enable", "not supported"),
-            ("fsdp_config.offload_policy", "param_offload"),
         )
     ),
     (
         ["actor_rollout_ref.model.use_fused_kernels=True"],
         "use_fused_kernels=True",
         ["set it to false"],
-    ),
-    *(
-        (
-            [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype={half}"],
-            f"{ACTOR}.fsdp_config.mixed_precision.param_dtype={shown}",
-            ["bf16 or fp32"],
-        )
-        for half, shown in (("fp16", "'fp16'"), ("float16", "'float16'"), ("16", "16"))
-    ),
-    (
-        ["actor_rollout_ref.model.lora_rank=8"],
-        "actor_rollout_ref.model.lora_rank=8",
-        ["LoRA is not built yet"],
-    ),
-    (
-        ["actor_rollout_ref.model.lora.rank=8"],
-        "actor_rollout_ref.model.lora.rank=8",
-        ["LoRA is not built yet"],
     ),
     # Layouts.
     (
@@ -70,27 +51,24 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
             "actor_rollout_ref.model.use_remove_padding=True",
         ],
         f"{ACTOR}.ulysses_sequence_parallel_size=2",
-        ["set it to 1"],
+        ["split_half", "set it to 1"],
     ),
     (
         [f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=2"],
         f"{ACTOR}.ulysses_sequence_parallel_size=2",
-        ["set it to 1"],
+        ["split_half", "set it to 1"],
     ),
-    (
-        ["trainer.n_gpus_per_node=4", f"{ACTOR}.fsdp_config.fsdp_size=2"],
-        f"{ACTOR}.fsdp_config.fsdp_size=2",
-        ["use -1 or 4", "hybrid"],
-    ),
-    (
-        ["trainer.nnodes=2", f"{ACTOR}.fsdp_config.fsdp_size=2"],
-        f"{ACTOR}.fsdp_config.fsdp_size=2",
-        ["use -1 or 4"],
+    *(
+        (
+            [*ranks, f"{ACTOR}.strategy=fsdp", f"{ACTOR}.fsdp_config.fsdp_size=1"],
+            f"{ACTOR}.fsdp_config.fsdp_size=1",
+            ["use -1", "strategy=fsdp2"],
+        )
+        for ranks in (["trainer.n_gpus_per_node=4"], ["trainer.nnodes=2"])
     ),
     # Backends.
-    ([f"{ACTOR}.strategy=fsdp"], f"{ACTOR}.strategy='fsdp'", ["not built yet", "fsdp2"]),
     *(
-        (["model_engine=" + engine], f"{ACTOR}.strategy={engine!r}", [status, "use fsdp2"])
+        (["model_engine=" + engine], f"{ACTOR}.strategy={engine!r}", [status, "use fsdp, fsdp2"])
         for engine, status in (
             ("megatron", "not built yet"),
             ("veomni", "not covered"),

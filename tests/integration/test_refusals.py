@@ -74,8 +74,22 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [f"{ACTOR}.kl_loss_coef=0.0"],
         [f"{ACTOR}.fsdp_config.fsdp_size=2"],
         [f"{ACTOR}.fsdp_config.fsdp_size=-1"],
+        ["trainer.n_gpus_per_node=4", f"{ACTOR}.fsdp_config.fsdp_size=2"],
+        [f"{ACTOR}.fsdp_config.fsdp_size=1"],  # replicas: right under FSDP2
+        ["trainer.n_gpus_per_node=1", f"{ACTOR}.strategy=fsdp", f"{ACTOR}.fsdp_config.fsdp_size=1"],
+        [f"{ACTOR}.strategy=fsdp"],
+        [f"{ACTOR}.strategy=fsdp", f"{ACTOR}.fsdp_config.use_orig_params=True"],
         [f"{ACTOR}.fsdp_config.param_offload=True"],
+        [f"{ACTOR}.fsdp_config.offload_policy=True"],
         [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=bf16"],
+        [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp16"],
+        ["actor_rollout_ref.model.lora_rank=8"],
+        [
+            SPLIT_HALF,
+            "trainer.n_gpus_per_node=4",
+            f"{ACTOR}.ulysses_sequence_parallel_size=2",
+            "actor_rollout_ref.model.use_remove_padding=True",
+        ],
         [f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"],  # one micro-batch on each of two ranks
         [f"{ACTOR}.use_dynamic_bsz=True"],
         [SPLIT_HALF],
@@ -122,7 +136,6 @@ def test_enabling_from_code_refuses_the_same() -> None:
     assert enable(from_code(), "pcr").engine.strategy == "pcr:fsdp2"
     for changes, words in (
         ({"use_kl_loss": False}, "use_kl_loss=False"),
-        ({"strategy": "fsdp"}, "strategy='fsdp'"),
         ({"kl_loss_type": "kl"}, "kl_loss_type='kl'"),
         ({"kl_loss_coef": -1.0}, "kl_loss_coef=-1.0"),
     ):
