@@ -6,12 +6,12 @@ Written from the architecture's description and not from a library, so that floa
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
 from tests.oracle.architecture import Architecture
+from tests.oracle.experts import gated, mixture, router_probabilities
 from tests.oracle.linear import Weights, linear
 
-__all__ = ["Architecture", "Weights", "next_token_log_probs"]
+__all__ = ["Architecture", "Weights", "next_token_log_probs", "routing"]
 
 
 def next_token_log_probs(
@@ -28,28 +28,51 @@ def next_token_log_probs(
     Returns:
         (T, V); row t is the distribution of token t + 1.
     """
+    hidden, _ = _decoded(weights, tokens, architecture)
+    output = "model.embed_tokens" if architecture.tied else "lm_head"
+    logits = hidden @ weights[f"{output}.weight"].T
+    return (logits / temperature).log_softmax(dim=-1)
+
+
+def routing(weights: Weights, tokens: Tensor, architecture: Architecture) -> Tensor:
+    """Every router's probabilities of all its experts.
+
+    Args:
+        weights: all parameters.
+        tokens: (T,) one sequence.
+        architecture: with experts.
+
+    Returns:
+        (layers, T, experts).
+    """
+    _, inputs = _decoded(weights, tokens, architecture)
+    tables = [
+        router_probabilities(weights, f"model.layers.{layer}.mlp.", hidden)
+        for layer, hidden in enumerate(inputs)
+    ]
+    return torch.stack(tables)
+
+
+def _decoded(
+    weights: Weights, tokens: Tensor, architecture: Architecture
+) -> tuple[Tensor, list[Tensor]]:
+    """What the output layer sees, and what every layer's MLP sees; (T, hidden) each."""
+    inputs = []
     hidden = weights["model.embed_tokens.weight"][tokens]
     for layer in range(architecture.layers):
         prefix = f"model.layers.{layer}."
         normed = _norm(hidden, weights[prefix + "input_layernorm.weight"], architecture)
         hidden = hidden + _attention(weights, prefix + "self_attn.", normed, architecture)
         normed = _norm(hidden, weights[prefix + "post_attention_layernorm.weight"], architecture)
-        hidden = hidden + _mlp(weights, prefix + "mlp.", normed, architecture)
-    hidden = _norm(hidden, weights["model.norm.weight"], architecture)
-    output = "model.embed_tokens" if architecture.tied else "lm_head"
-    logits = hidden @ weights[f"{output}.weight"].T
-    return (logits / temperature).log_softmax(dim=-1)
+        inputs.append(normed)
+        mlp = mixture if architecture.experts else gated
+        hidden = hidden + mlp(weights, prefix + "mlp.", normed, architecture)
+    return _norm(hidden, weights["model.norm.weight"], architecture), inputs
 
 
 def _norm(hidden: Tensor, gain: Tensor, architecture: Architecture) -> Tensor:
     mean_square = hidden.square().mean(dim=-1, keepdim=True)
     return gain * hidden * (mean_square + architecture.epsilon).rsqrt()
-
-
-def _mlp(weights: Weights, prefix: str, hidden: Tensor, architecture: Architecture) -> Tensor:
-    gate = linear(weights, prefix + "gate_proj", hidden, architecture)
-    up = linear(weights, prefix + "up_proj", hidden, architecture)
-    return linear(weights, prefix + "down_proj", silu(gate) * up, architecture)
 
 
 def _attention(weights: Weights, prefix: str, hidden: Tensor, architecture: Architecture) -> Tensor:

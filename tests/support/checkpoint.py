@@ -12,6 +12,17 @@ from tests.oracle.linear import Weights
 # Folder of the adapters inside that of the model they belong to.
 ADAPTER = "adapter"
 
+# What the two layouts of experts add to a configuration or change in it.
+_LISTED = {"architectures": ["ModuleListMoeForCausalLM"], "model_type": "module_list_moe"}
+_FUSED = {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "model_type": "qwen2_moe",
+    "decoder_sparse_step": 1,
+    "norm_topk_prob": False,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.0,
+}
+
 
 def save_checkpoint(architecture: Architecture, weights: Weights, folder: Path) -> None:
     """Write a model, and its adapters into a folder of their own.
@@ -36,7 +47,7 @@ def save_checkpoint(architecture: Architecture, weights: Weights, folder: Path) 
 
 
 def _model(architecture: Architecture) -> dict[str, Any]:
-    return {
+    config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "hidden_size": architecture.hidden,
@@ -52,6 +63,16 @@ def _model(architecture: Architecture) -> dict[str, Any]:
         "tie_word_embeddings": architecture.tied,
         "use_cache": False,
     }
+    if not architecture.experts:
+        return config
+    config |= {
+        "num_experts": architecture.experts,
+        "num_experts_per_tok": architecture.experts_per_token,
+        "shared_expert_intermediate_size": architecture.shared_intermediate,
+    }
+    if not architecture.fused_experts:
+        return config | _LISTED
+    return config | _FUSED | {"moe_intermediate_size": architecture.intermediate}
 
 
 def _adapter(architecture: Architecture) -> dict[str, Any]:

@@ -20,8 +20,20 @@ NARROW = Architecture(layers=3, hidden=4, heads=2, key_heads=2, intermediate=4, 
 TIED = replace(WIDE, layers=3, tied=True)
 # The factor alpha / r is no integer.
 LORA = replace(WIDE, layers=3, lora_rank=3, lora_alpha=4)
+# The same mathematics, and for one seed the same numbers, in two layouts.
+MOE_FUSED = replace(
+    WIDE, layers=2, intermediate=11, experts=5, experts_per_token=2, shared_intermediate=7
+)
+MOE_LIST = replace(MOE_FUSED, fused_experts=False)
 
-MODELS = {"wide": WIDE, "narrow": NARROW, "tied": TIED, "lora": LORA}
+MODELS = {
+    "wide": WIDE,
+    "narrow": NARROW,
+    "tied": TIED,
+    "lora": LORA,
+    "moe_fused": MOE_FUSED,
+    "moe_list": MOE_LIST,
+}
 
 # Shape and standard deviation to a tensor.
 _Normal = Callable[..., Tensor]
@@ -45,11 +57,17 @@ def random_weights(architecture: Architecture, seed: int) -> Weights:
     a = architecture
     output_scale = 1.2 * a.hidden**-0.5
     embedding = normal(a.vocabulary, a.hidden, scale=output_scale if a.tied else 1.0)
+    if a.experts:
+        # What all tokens share makes some experts popular with them and leaves few to others.
+        embedding[:, 0] = 2.0
     weights = {"model.embed_tokens.weight": embedding}
     for layer in range(a.layers):
         prefix = f"model.layers.{layer}."
         weights |= _attention(a, f"{prefix}self_attn.", normal)
-        weights |= _mlp(a, f"{prefix}mlp.", normal)
+        if a.experts:
+            weights |= _mixture(a, f"{prefix}mlp.", normal)
+        else:
+            weights |= _mlp(a.hidden, a.intermediate, f"{prefix}mlp.", normal)
         for kind in ("input", "post_attention"):
             weights[f"{prefix}{kind}_layernorm.weight"] = 1 + normal(a.hidden, scale=0.1)
     weights["model.norm.weight"] = 1 + normal(a.hidden, scale=0.1)
@@ -82,14 +100,31 @@ def _attention(a: Architecture, prefix: str, normal: _Normal) -> Weights:
     return weights
 
 
-def _mlp(a: Architecture, prefix: str, normal: _Normal) -> Weights:
+def _mlp(hidden: int, width: int, prefix: str, normal: _Normal, size: float = 1.5) -> Weights:
     weights = {
-        f"{prefix}{kind}_proj.weight": normal(a.intermediate, a.hidden, scale=a.hidden**-0.5)
+        f"{prefix}{kind}_proj.weight": normal(width, hidden, scale=hidden**-0.5)
         for kind in ("gate", "up")
     }
-    weights[prefix + "down_proj.weight"] = normal(
-        a.hidden, a.intermediate, scale=1.5 * a.intermediate**-0.5
-    )
+    weights[prefix + "down_proj.weight"] = normal(hidden, width, scale=size * width**-0.5)
+    return weights
+
+
+def _mixture(a: Architecture, prefix: str, normal: _Normal) -> Weights:
+    """Larger than one MLP, since the probability of an expert scales its output."""
+    weights = {prefix + "gate.weight": normal(a.experts, a.hidden, scale=2 * a.hidden**-0.5)}
+    experts = [
+        _mlp(a.hidden, a.intermediate, f"{prefix}experts.{number}.", normal, size=4.0)
+        for number in range(a.experts)
+    ]
+    if a.fused_experts:
+        matrices = zip(*(expert.values() for expert in experts), strict=True)
+        gates, ups, downs = (torch.stack(each) for each in matrices)
+        weights[prefix + "experts.gate_up_proj"] = torch.cat([gates, ups], dim=1)
+        weights[prefix + "experts.down_proj"] = downs
+    else:
+        weights |= {name: w for expert in experts for name, w in expert.items()}
+    weights |= _mlp(a.hidden, a.shared_intermediate, f"{prefix}shared_expert.", normal)
+    weights[prefix + "shared_expert_gate.weight"] = normal(1, a.hidden, scale=a.hidden**-0.5)
     return weights
 
 
