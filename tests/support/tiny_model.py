@@ -20,9 +20,10 @@ NARROW = Architecture(layers=3, hidden=4, heads=2, key_heads=2, intermediate=4, 
 TIED = replace(WIDE, layers=3, tied=True)
 # The factor alpha / r is no integer.
 LORA = replace(WIDE, layers=3, lora_rank=3, lora_alpha=4)
-# The same mathematics, and for one seed the same numbers, in two layouts.
+# The same mathematics, and for one seed the same numbers, in two layouts. The experts' width
+# is a multiple of 4 because the library's `grouped_mm` wants rows of 16 bytes.
 MOE_FUSED = replace(
-    WIDE, layers=2, intermediate=11, experts=5, experts_per_token=2, shared_intermediate=7
+    WIDE, layers=2, intermediate=16, experts=5, experts_per_token=2, shared_intermediate=7
 )
 MOE_LIST = replace(MOE_FUSED, fused_experts=False)
 
