@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tests.oracle.architecture import trainable
 from tests.oracle.model import Architecture, Weights
 from tests.oracle.objective import Objective, Totals, losses
 from tests.support.trajectory import Trajectory
@@ -46,17 +47,18 @@ def unit_gradients(
         objective: what is differentiated.
 
     Returns:
-        One entry per unit, in order.
+        One entry per unit, in order, with the gradients of what is trained.
     """
     assert sorted(row for unit in units for row in unit) == list(range(len(trajectories)))
-    exact = {name: w.double().requires_grad_() for name, w in weights.items()}
+    exact = {name: w.double() for name, w in weights.items()}
+    trained = {name: exact[name].requires_grad_() for name in trainable(architecture, exact)}
     totals = Totals.of(trajectories)
     result = []
     for rows in units:
         members = [trajectories[row] for row in rows]
         plasticity, stability = losses(exact, architecture, members, objective, totals)
         size = _size(members, objective)
-        result.append(Unit(_gradient(plasticity, exact), _gradient(stability, exact), size))
+        result.append(Unit(_gradient(plasticity, trained), _gradient(stability, trained), size))
     return result
 
 

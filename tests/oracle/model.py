@@ -4,33 +4,14 @@ Written from the architecture's description and not from a library, so that floa
 (library norms compute in float32) and nothing is sharded, padded or packed: one sequence at a time.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
-# Parameter name, as a Hugging Face checkpoint spells it, to tensor.
-Weights = dict[str, Tensor]
+from tests.oracle.architecture import Architecture
+from tests.oracle.experts import gated, mixture, router_probabilities
+from tests.oracle.linear import Weights, linear
 
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Sizes of a Qwen2 decoder; `heads` query heads share `key_heads` keys and values."""
-
-    layers: int
-    hidden: int
-    heads: int
-    key_heads: int
-    intermediate: int
-    vocabulary: int
-    rope_base: float = 10_000.0
-    epsilon: float = 1e-6
-
-    @property
-    def head_width(self) -> int:
-        """Width of one attention head."""
-        return self.hidden // self.heads
+__all__ = ["Architecture", "Weights", "next_token_log_probs", "routing"]
 
 
 def next_token_log_probs(
@@ -47,16 +28,46 @@ def next_token_log_probs(
     Returns:
         (T, V); row t is the distribution of token t + 1.
     """
+    hidden, _ = _decoded(weights, tokens, architecture)
+    output = "model.embed_tokens" if architecture.tied else "lm_head"
+    logits = hidden @ weights[f"{output}.weight"].T
+    return (logits / temperature).log_softmax(dim=-1)
+
+
+def routing(weights: Weights, tokens: Tensor, architecture: Architecture) -> Tensor:
+    """Every router's probabilities of all its experts.
+
+    Args:
+        weights: all parameters.
+        tokens: (T,) one sequence.
+        architecture: with experts.
+
+    Returns:
+        (layers, T, experts).
+    """
+    _, inputs = _decoded(weights, tokens, architecture)
+    tables = [
+        router_probabilities(weights, f"model.layers.{layer}.mlp.", hidden)
+        for layer, hidden in enumerate(inputs)
+    ]
+    return torch.stack(tables)
+
+
+def _decoded(
+    weights: Weights, tokens: Tensor, architecture: Architecture
+) -> tuple[Tensor, list[Tensor]]:
+    """What the output layer sees, and what every layer's MLP sees; (T, hidden) each."""
+    inputs = []
     hidden = weights["model.embed_tokens.weight"][tokens]
     for layer in range(architecture.layers):
         prefix = f"model.layers.{layer}."
         normed = _norm(hidden, weights[prefix + "input_layernorm.weight"], architecture)
         hidden = hidden + _attention(weights, prefix + "self_attn.", normed, architecture)
         normed = _norm(hidden, weights[prefix + "post_attention_layernorm.weight"], architecture)
-        hidden = hidden + _mlp(weights, prefix + "mlp.", normed)
-    hidden = _norm(hidden, weights["model.norm.weight"], architecture)
-    logits = hidden @ weights["lm_head.weight"].T
-    return (logits / temperature).log_softmax(dim=-1)
+        inputs.append(normed)
+        mlp = mixture if architecture.experts else gated
+        hidden = hidden + mlp(weights, prefix + "mlp.", normed, architecture)
+    return _norm(hidden, weights["model.norm.weight"], architecture), inputs
 
 
 def _norm(hidden: Tensor, gain: Tensor, architecture: Architecture) -> Tensor:
@@ -64,16 +75,9 @@ def _norm(hidden: Tensor, gain: Tensor, architecture: Architecture) -> Tensor:
     return gain * hidden * (mean_square + architecture.epsilon).rsqrt()
 
 
-def _mlp(weights: Weights, prefix: str, hidden: Tensor) -> Tensor:
-    gate = hidden @ weights[prefix + "gate_proj.weight"].T
-    up = hidden @ weights[prefix + "up_proj.weight"].T
-    return (silu(gate) * up) @ weights[prefix + "down_proj.weight"].T
-
-
 def _attention(weights: Weights, prefix: str, hidden: Tensor, architecture: Architecture) -> Tensor:
     def heads(kind: str) -> Tensor:
-        projected = hidden @ weights[f"{prefix}{kind}_proj.weight"].T
-        projected = projected + weights[f"{prefix}{kind}_proj.bias"]
+        projected = linear(weights, f"{prefix}{kind}_proj", hidden, architecture)
         return projected.view(len(hidden), -1, architecture.head_width).transpose(0, 1)
 
     shared = architecture.heads // architecture.key_heads
@@ -84,7 +88,7 @@ def _attention(weights: Weights, prefix: str, hidden: Tensor, architecture: Arch
     future = torch.ones(len(hidden), len(hidden), dtype=torch.bool).triu(diagonal=1)
     mixed = scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ value
     joined: Tensor = mixed.transpose(0, 1).reshape(len(hidden), -1)
-    return joined @ weights[prefix + "o_proj.weight"].T
+    return linear(weights, prefix + "o_proj", joined, architecture)
 
 
 def _rotate(heads: Tensor, architecture: Architecture) -> Tensor:

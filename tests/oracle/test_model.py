@@ -1,16 +1,14 @@
-"""The dense model and its losses, against Hugging Face's model and against arithmetic."""
-
-from pathlib import Path
+"""The losses and their gradients, against arithmetic; the model itself is in test_library."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
+from tests.oracle.architecture import trainable
 from tests.oracle.gradients import unit_gradients
-from tests.oracle.model import Architecture, Weights, next_token_log_probs
+from tests.oracle.model import Architecture, Weights
 from tests.oracle.objective import Objective, Totals, losses
 from tests.support.mini_batches import mini_batch
-from tests.support.tiny_model import MODELS, perturbed, random_weights, save_checkpoint
+from tests.support.tiny_model import MODELS, perturbed, random_weights
 from tests.support.trajectory import Trajectory
 
 ROWS = 6
@@ -35,20 +33,10 @@ def batch(model: tuple[Architecture, Weights]) -> list[Trajectory]:
     return mini_batch(*model, reference, rows=ROWS, seed=1)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_are_those_of_the_library(
-    temperature: float, model: tuple[Architecture, Weights], tmp_path: Path
-) -> None:
-    """Which computes in float32: logits of size 5 with an error of a few 1e-7 each."""
-    architecture, weights = model
-    save_checkpoint(architecture, weights, tmp_path)
-    library = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    tokens = torch.arange(2, 18)
-    logits = library(tokens[None]).logits[0].double()
-    exact = {name: w.double() for name, w in weights.items()}
-    ours = next_token_log_probs(exact, tokens, architecture, temperature)
-    assert ours.dtype == torch.float64
-    torch.testing.assert_close(ours, (logits / temperature).log_softmax(-1), rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def on_policy(model: tuple[Architecture, Weights]) -> list[Trajectory]:
+    """A few rows whose reference is the policy itself."""
+    return mini_batch(*model, model[1], rows=ROWS, seed=1)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.aggregation)
@@ -67,12 +55,11 @@ def test_units_add_up_however_they_are_cut(
 
 @pytest.mark.parametrize("kl", ["k2", "k3+", "low_var_kl"])
 def test_no_stability_gradient_where_policy_and_reference_agree(
-    kl: str, model: tuple[Architecture, Weights]
+    kl: str, model: tuple[Architecture, Weights], on_policy: list[Trajectory]
 ) -> None:
     """Up to the reference's log-probabilities, which are kept in float32."""
     architecture, weights = model
-    same = mini_batch(architecture, weights, weights, rows=ROWS, seed=1)
-    (unit,) = unit_gradients(weights, architecture, same, [range(ROWS)], Objective(kl=kl))
+    (unit,) = unit_gradients(weights, architecture, on_policy, [range(ROWS)], Objective(kl=kl))
     p, s = ([*map(torch.norm, g.values())] for g in (unit.plasticity, unit.stability))
     assert max(s) < 1e-6 * max(p)
 
@@ -84,7 +71,10 @@ def test_gradients_are_finite_differences(
     architecture, weights = model
     objective = Objective(aggregation="seq-mean-token-mean", kl="low_var_kl", entropy=0.1)
     generator = torch.Generator().manual_seed(5)
-    direction = {n: torch.randn(w.shape, generator=generator) for n, w in weights.items()}
+    direction = {
+        n: torch.randn(weights[n].shape, generator=generator)
+        for n in trainable(architecture, weights)
+    }
     (unit,) = unit_gradients(weights, architecture, batch, [range(ROWS)], objective)
     slope = sum(
         float(((unit.plasticity[n] + 0.3 * unit.stability[n]) * d).sum())
@@ -106,6 +96,7 @@ def _value(
     batch: list[Trajectory],
     objective: Objective,
 ) -> float:
-    moved = {n: w.double() + step * direction[n].double() for n, w in weights.items()}
+    exact = {n: w.double() for n, w in weights.items()}
+    moved = exact | {n: exact[n] + step * d.double() for n, d in direction.items()}
     plasticity, stability = losses(moved, architecture, batch, objective, Totals.of(batch))
     return float(plasticity + 0.3 * stability)

@@ -24,4 +24,4 @@ def test_imports_nothing_of_the_package_nor_of_verl(path: Path) -> None:
 
 def test_there_are_sources() -> None:
     names = {path.stem for path in SOURCES}
-    assert {"model", "objective", "gradients", "rule"} <= names
+    assert {"architecture", "experts", "linear", "model", "objective", "gradients", "rule"} <= names
