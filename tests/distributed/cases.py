@@ -165,6 +165,21 @@ OFFLOADED = (
 )
 # One shard: every rank has everything, as with DDP.
 REPLICATED = Recipe(name="replicated", engine=(("fsdp_size", 1),))
+# Other kinds of model, each under FSDP2 and with flat parameters.
+KINDS = tuple(
+    Recipe(
+        name=f"{model}{suffix}",
+        model=model,
+        batches=(model,),
+        strategy=strategy,
+        checkpointing=model.startswith("moe"),
+    )
+    for model in ("tied", "lora", "moe_fused", "moe_list")
+    for strategy, suffix in (("fsdp2", ""), ("fsdp", "_flat"))
+)
+LORA_ORIGINAL = Recipe(
+    name="lora_original", model="lora", batches=("lora",), strategy="fsdp", engine=(_ORIGINAL,)
+)
 HALF = (
     Recipe(name="bfloat16", precision="bf16"),
     Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
@@ -219,6 +234,11 @@ AGAINST_ORACLE = [
         for c in _cases(recipe, STOCK, "paper", "pcgrad", "sum", "robust_halves", ranks=(4,))
     ),
     *(c for recipe in (*OFFLOADED, REPLICATED) for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(
+        c
+        for r in (*KINDS, LORA_ORIGINAL)
+        for c in _cases(r, STOCK, "paper", "robust_halves", "sum")
+    ),
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum")),
 ]
 

@@ -10,14 +10,12 @@ from tests.distributed.cases import VARIANTS, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord
+from tests.oracle.architecture import LINEARS, Architecture, mlp_members
 from tests.oracle.gradients import Gradient, Unit, unit_gradients
-from tests.oracle.model import Architecture
 from tests.oracle.objective import Objective
 from tests.oracle.rule import Blocks, Rule, Step, step
 from tests.support.tiny_model import MODELS
 
-# Label of a metric to the parameters of the block.
-_PARTS = {"mlp": ("gate", "up", "down"), "self_attn": ("q", "k", "v", "o")}
 Units = tuple[tuple[int, ...], ...]
 
 
@@ -29,9 +27,9 @@ def blocks_of(architecture: Architecture, kind: str) -> Blocks:
         kind: `mlp`, `attention`, `tensor`, `global` or `regex` (layers 0 and 2, `down` alone).
     """
     layers = range(architecture.layers)
-    mlp = {f"{layer}.mlp": _members(layer, "mlp") for layer in layers}
+    mlp = {f"{layer}.mlp": mlp_members(architecture, layer) for layer in layers}
     if kind == "attention":
-        return {f"{layer}.self_attn": _members(layer, "self_attn") for layer in layers}
+        return {f"{layer}.self_attn": _attention(layer) for layer in layers}
     if kind == "tensor":
         return {
             name.removeprefix("model.layers."): [name] for names in mlp.values() for name in names
@@ -39,7 +37,7 @@ def blocks_of(architecture: Architecture, kind: str) -> Blocks:
     if kind == "global":
         return {"all": [name for names in mlp.values() for name in names]}
     if kind == "regex":
-        return {f"{layer}.mlp": [_members(layer, "mlp")[2]] for layer in (0, 2)}
+        return {f"{layer}.mlp": [mlp_members(architecture, layer)[2]] for layer in (0, 2)}
     assert kind == "mlp", kind
     return mlp
 
@@ -131,12 +129,10 @@ def _distance(actual: Gradient, expected: Gradient, names: Sequence[str]) -> flo
     return math.sqrt(difference / squares([expected[name] for name in names]))
 
 
-def _members(layer: int, part: str) -> list[str]:
-    prefix = f"model.layers.{layer}.{part}."
-    names = [f"{prefix}{kind}_proj.weight" for kind in _PARTS[part]]
-    if part == "self_attn":
-        names += [f"{prefix}{kind}_proj.bias" for kind in ("q", "k", "v")]
-    return names
+def _attention(layer: int) -> list[str]:
+    prefix = f"model.layers.{layer}.self_attn."
+    names = [f"{prefix}{kind}_proj.weight" for kind in LINEARS["self_attn"]]
+    return names + [f"{prefix}{kind}_proj.bias" for kind in ("q", "k", "v")]
 
 
 def _twice(seen: Sequence[Sequence[int]]) -> bool:

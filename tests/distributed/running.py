@@ -16,7 +16,9 @@ from tests.distributed.cases import CONFIGURED, VARIANTS, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord, StepRecord
+from tests.support.checkpoint import ADAPTER
 from tests.support.gathering import shard_sizes, whole_gradients, whole_weights
+from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW, verl_batch
 from tests.support.verl_engine import actor_config, build_engine
 
@@ -80,6 +82,7 @@ def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
         dropout=recipe.dropout,
         use_remove_padding=recipe.remove_padding,
         enable_gradient_checkpointing=recipe.checkpointing,
+        **_adapter_of(recipe, inputs),
     )
     if recipe.precision == "fp16":
         # veRL asks for a scaler of the device "cuda", which switches itself off without one.
@@ -136,6 +139,19 @@ def _actor_class(variant: str) -> type:
 
     kind: type = FSDPActorConfig
     return kind
+
+
+def _adapter_of(recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    """veRL's keys for an adapter that is already trained a little, if the model has one."""
+    architecture = MODELS[recipe.model]
+    if not architecture.lora_rank:
+        return {}
+    return {
+        "lora_rank": architecture.lora_rank,
+        "lora_alpha": architecture.lora_alpha,
+        "lora_adapter_path": str(inputs.checkpoints[recipe.model] / ADAPTER),
+        "target_modules": "all-linear",
+    }
 
 
 def _own_log_probs(engine: Any, batch: Any) -> Tensor:

@@ -23,6 +23,7 @@ def main(rank: int, ranks: int, folder: Path) -> None:
         ranks: number of processes.
         folder: with `inputs.pt` beside it; for the rendezvous and the records.
     """
+    import tests.support.module_list_moe  # noqa: F401 -- registers the model type
     from tests.distributed.running import run_case
     from tests.distributed.scenarios import SCENARIOS
 
