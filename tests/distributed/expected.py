@@ -68,6 +68,12 @@ class Oracle:
         """p + beta s of the same recipe."""
         return self._steps(case, records, Rule(name="sum"), "mlp", halves=False)
 
+    def units(self, case: Case, records: Sequence[CaseRecord]) -> list[Unit]:
+        """Gradients of every unit of a case's first step."""
+        recipe = case.recipe
+        units = micro_batches(recipe, records, 0)
+        return self._gradients(recipe.model, recipe.batches[0], recipe.objective, units)
+
     def _steps(
         self,
         case: Case,

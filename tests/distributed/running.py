@@ -51,8 +51,14 @@ def run_case(case: Case, inputs: Inputs) -> CaseRecord:
     return record
 
 
-def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
-    """The actor configuration and the engine of a case."""
+def build(case: Case, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
+    """The actor configuration and the engine of a case.
+
+    Args:
+        case: the case.
+        inputs: models and mini-batches.
+        **settings: further arguments of `build_engine`.
+    """
     variant, recipe = VARIANTS[case.variant], case.recipe
     actor = actor_config(
         kind=_actor_class(case.variant),
@@ -83,6 +89,7 @@ def build(case: Case, inputs: Inputs) -> tuple[Any, Any]:
         use_remove_padding=recipe.remove_padding,
         enable_gradient_checkpointing=recipe.checkpointing,
         **_adapter_of(recipe, inputs),
+        **settings,
     )
     if recipe.precision == "fp16":
         # veRL asks for a scaler of the device "cuda", which switches itself off without one.

@@ -1,12 +1,14 @@
 """What does not fit the scheme of one engine that makes a few steps."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
@@ -14,31 +16,9 @@ from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, run_step
 
-_RESUMED = Recipe(name="resumed", batches=("mixed", "second"), learning_rate=1e-2)
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
-_SKIPPING = Recipe(name="skipping")
+_SKIPPING = {s: Recipe(name="skipping", strategy=s) for s in ("fsdp", "fsdp2")}
 _WEIGHED = Recipe(name="plain")
-
-
-def resume(inputs: Inputs, folder: Path) -> CaseRecord:
-    """Train a step, save, train the next; and the next again from the checkpoint.
-
-    Returns:
-        Three steps: the first, the second, and the second of a new engine that was resumed.
-    """
-    case = Case(recipe=_RESUMED, variant="robust")
-    record = CaseRecord()
-    checkpoint = str(folder / "checkpoint")
-    torch.manual_seed(dist.get_rank())
-    actor, engine = build(case, inputs)
-    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 0))
-    engine.save_checkpoint(checkpoint)
-    dist.barrier()
-    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 1))
-    actor, engine = build(case, inputs)
-    engine.load_checkpoint(checkpoint, del_local_after_load=False)
-    record.steps.append(run_step(_RESUMED, inputs, actor, engine, 1))
-    return record
 
 
 def infinite_outside(inputs: Inputs, folder: Path) -> CaseRecord:
@@ -69,20 +49,39 @@ def _spoil_output_layer(engine: Any) -> None:
     engine.forward_backward_batch = spoiled
 
 
-def skipped_layer(inputs: Inputs, folder: Path) -> CaseRecord:
-    """A layer whose MLP gets no gradient in one micro-batch: its hook stays silent once."""
-    record = CaseRecord()
-    actor, engine = build(Case(recipe=_SKIPPING, variant="paper"), inputs)
+# The micro-batch in which a layer's MLP is cut off; every pass has six of them.
+SKIPPED, MICRO_BATCHES = 1, 6
+
+
+def skipped_layer(strategy: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """A layer whose MLP gets no gradient in one micro-batch of either pass."""
+    recipe = _SKIPPING[strategy]
+    actor, engine = build(Case(recipe=recipe, variant="robust"), inputs)
     calls = 0
 
     def cut(module: nn.Module, positional: Any, output: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return output.detach() if calls == 2 else output
+        return output.detach() if (calls - 1) % MICRO_BATCHES == SKIPPED else output
 
-    engine.module.model.layers[1].mlp.register_forward_hook(cut)
+    engine.module.get_submodule("model.layers.1.mlp").register_forward_hook(cut)
+    return CaseRecord(steps=[run_step(recipe, inputs, actor, engine, 0)])
+
+
+def unseen_gradient(inputs: Inputs, folder: Path) -> CaseRecord:
+    """An MLP that uses a weight behind the back of the module that owns it."""
+    record = CaseRecord()
+    recipe = _SKIPPING["fsdp2"]
+    actor, engine = build(Case(recipe=recipe, variant="paper"), inputs)
+    mlp = engine.module.model.layers[1].mlp
+
+    def fused(hidden: Tensor) -> Tensor:
+        inner = mlp.act_fn(mlp.gate_proj(hidden)) * mlp.up_proj(hidden)
+        return linear(inner, mlp.down_proj.weight)
+
+    mlp.forward = fused
     try:
-        run_step(_SKIPPING, inputs, actor, engine, 0)
+        run_step(recipe, inputs, actor, engine, 0)
     except RuntimeError as error:
         record.error = f"{type(error).__name__}: {error}"
     return record
@@ -104,8 +103,9 @@ def _no_weights(gramians: Tensor) -> Tensor:
 
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
-    "resume": (resume, (2,)),
     "infinite_outside": (infinite_outside, (2,)),
-    "skipped_layer": (skipped_layer, (1,)),
+    "skipped_layer": (partial(skipped_layer, "fsdp2"), (1,)),
+    "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1,)),
+    "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
 }

@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
+from tests.distributed.cases import case
 from tests.distributed.conftest import Runs
+from tests.distributed.expected import Oracle, blocks_of
 from tests.distributed.records import StepRecord
+from tests.distributed.scenarios import MICRO_BATCHES, SKIPPED
+from tests.oracle.rule import variance
+from tests.support.tiny_model import MODELS
 
 
 def _assert_equal_weights(first: StepRecord, second: StepRecord) -> None:
@@ -70,43 +75,32 @@ def test_training_goes_on_after_a_skipped_step(runs: Runs) -> None:
         _assert_equal_weights(theirs, mine)
 
 
-def test_checkpoint_brings_the_moving_averages_back(runs: Runs) -> None:
-    """The step after it is the same step, to the last bit: weights, alpha and averages."""
-    for record in runs.of("resume"):
-        first, second, resumed = record.steps
-        assert first.average is not None and second.average is not None
-        assert len(second.average["sums"]) == 4
-        assert second.average != first.average
-        assert resumed.average == second.average
-        assert resumed.digest == second.digest
-        for name, value in second.metrics.items():
-            if name != "pcr/seconds":
-                assert resumed.metrics[name] == value, name
+@pytest.mark.parametrize("name", ["skipped_layer", "skipped_layer_flat"])
+def test_micro_batch_that_does_not_reach_a_layer_is_a_unit_of_zero(
+    name: str, runs: Runs, oracle: Oracle
+) -> None:
+    """V of that layer's MLP, from the gradients of the other units and a zero."""
+    records = runs.of(name, 1)
+    plain = case("plain-robust")
+    units = oracle.units(plain, runs.of("plain-robust", 1))
+    assert len(units) == MICRO_BATCHES
+    mass = sum(unit.size for unit in units)
+    shares = [unit.size / mass for unit in units]
+    members = blocks_of(MODELS["wide"], "mlp")["1.mlp"]
+    average = records[0].steps[0].average
+    assert average is not None
+    found = average["sums"]["model.layers.1.mlp"]
+    for objective, value in zip(("plasticity", "stability"), found, strict=True):
+        flat = [torch.cat([getattr(u, objective)[n].flatten() for n in members]) for u in units]
+        flat[SKIPPED] = torch.zeros_like(flat[SKIPPED])
+        # The sum of a first step is a tenth of V.
+        assert value == pytest.approx(0.1 * variance(flat, shares), rel=1e-5)
 
 
-def test_moving_average_matters(runs: Runs) -> None:
-    """So that the test above compares something."""
-    _, second, _ = runs.of("resume")[0].steps
-    assert second.average is not None
-    sums = second.average["sums"]["model.layers.0.mlp"]
-    weights = second.average["weights"]["model.layers.0.mlp"]
-    assert weights == pytest.approx([0.19, 0.19])  # two steps of 0.9: 0.1 + 0.09
-    assert sums[0] / weights[0] != pytest.approx(second.metrics["pcr/var_pla"], rel=1e-3)
-
-
-def test_the_first_rank_weighs_for_all(runs: Runs) -> None:
-    """The others would have failed, and still make the same step."""
-    for alone, together in zip(runs.of("first_weighs"), runs.of("plain-upgrad"), strict=True):
-        assert alone.steps[0].metrics["pcr/conflict_rate"] > 0
-        assert alone.steps[0].digest == together.steps[0].digest
-        assert alone.steps[0].norm == together.steps[0].norm
-
-
-def test_silent_hook_stops_the_run(runs: Runs) -> None:
-    error = runs.of("skipped_layer", 1)[0].error
+def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:
+    error = runs.of("unseen_gradient", 1)[0].error
     assert error.startswith("RuntimeError")
-    assert "'model.layers.1.mlp.up_proj.weight': 5" in error
-    assert "in 6 micro-batches" in error
+    assert "no gradient of 'model.layers.1.mlp.down_proj.weight' in 6 micro-batches" in error
     assert "pcr.variance.estimator=split_half" in error
 
 

@@ -56,6 +56,7 @@ def build_engine(
     *,
     learning_rate: float,
     dropout: float = 0.0,
+    contents: Mapping[str, list[str]] | None = None,
     **model: Any,
 ) -> Any:
     """The engine that veRL's worker would build for this actor.
@@ -65,6 +66,7 @@ def build_engine(
         checkpoint: folder of the model.
         learning_rate: of AdamW.
         dropout: of the attention.
+        contents: veRL's `save_contents` and `load_contents`.
         **model: fields of HFModelConfig.
     """
     model_config = HFModelConfig(
@@ -79,7 +81,7 @@ def build_engine(
         model_config=model_config,
         engine_config=actor.engine,
         optimizer_config=FSDPOptimizerConfig(lr=learning_rate, total_training_steps=STEPS),
-        checkpoint_config=CheckpointConfig(),
+        checkpoint_config=CheckpointConfig(**(contents or {})),
     )
     engine.initialize()
     return engine
