@@ -40,6 +40,9 @@ VARIANTS = {
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),
+    "pcgrad_halves": Variant(
+        rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True
+    ),
     "paper_halves": Variant(rule="pcr", settings={"variance": _HALVES}, oracle=PAPER, halves=True),
     "robust_halves": Variant(
         rule="pcr",
@@ -156,6 +159,16 @@ HYBRID = (
         name="hybrid_original", batches=("sixteen",), strategy="fsdp", engine=(_REPLICAS, _ORIGINAL)
     ),
 )
+# Two ranks share the tokens of the same rows.
+ULYSSES = tuple(
+    Recipe(
+        name=name,
+        strategy=strategy,
+        remove_padding=True,
+        engine=(("ulysses_sequence_parallel_size", 2),),
+    )
+    for name, strategy in (("ulysses", "fsdp2"), ("ulysses_flat", "fsdp"))
+)
 _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 OFFLOADED = (
     Recipe(name="offloaded", engine=_OFFLOADS),
@@ -232,6 +245,13 @@ AGAINST_ORACLE = [
         c
         for recipe in HYBRID
         for c in _cases(recipe, STOCK, "paper", "pcgrad", "sum", "robust_halves", ranks=(4,))
+    ),
+    *(
+        c
+        for recipe in ULYSSES
+        for c in _cases(
+            recipe, STOCK, "pcgrad_halves", "paper_halves", "robust_halves", ranks=(2, 4)
+        )
     ),
     *(c for recipe in (*OFFLOADED, REPLICATED) for c in _cases(recipe, STOCK, "paper", "sum")),
     *(

@@ -22,19 +22,26 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._all = cache(self._launch)
+        self._outcome = cache(self._launch)
 
     def of(self, name: str, ranks: int = 2) -> list[CaseRecord]:
         """Every rank's record of a case or scenario."""
-        return [records[name] for records in self._all(ranks)]
+        outcome = self._outcome(ranks)
+        if isinstance(outcome, RuntimeError):
+            raise outcome
+        return [records[name] for records in outcome]
 
     def stock(self, case: Case, ranks: int) -> list[CaseRecord]:
         """Every rank's record of the stock case of the same recipe."""
         return self.of(f"{case.recipe.name}-{STOCK}", ranks)
 
-    def _launch(self, ranks: int) -> list[dict[str, CaseRecord]]:
+    def _launch(self, ranks: int) -> list[dict[str, CaseRecord]] | RuntimeError:
+        """The records; or the failure, which is remembered: every test would wait for it again."""
         folder = self._folder / f"ranks{ranks}"
-        run_ranks("tests.distributed.worker", ranks, folder)
+        try:
+            run_ranks("tests.distributed.worker", ranks, folder)
+        except RuntimeError as error:
+            return error
         return [
             torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)
         ]

@@ -87,7 +87,8 @@ class Oracle:
         for index, batch in enumerate(recipe.batches):
             units = micro_batches(recipe, records, index)
             if halves:
-                units = two_halves(recipe, len(records), len(self._inputs.batches[batch]), index)
+                ranks = len(records) // recipe.sequence_ranks
+                units = two_halves(recipe, ranks, len(self._inputs.batches[batch]), index)
             gradients = self._gradients(recipe.model, batch, recipe.objective, units)
             history.append(step(gradients, blocks, rule, recipe.beta, history))
         return history
@@ -100,7 +101,8 @@ class Oracle:
 def micro_batches(recipe: Recipe, records: Sequence[CaseRecord], index: int) -> Units:
     """The units of one step: every rank's micro-batches, in the order of one pass."""
     units = []
-    for record in records:
+    # The ranks that share sequences have the same rows.
+    for record in records[:: recipe.sequence_ranks]:
         seen = record.steps[index].micro_batches
         # Both objectives go over the same micro-batches; a stock step has one pass.
         once = seen[: len(seen) // 2] if _twice(seen) else seen

@@ -48,6 +48,12 @@ class Recipe:
     engine: tuple[tuple[str, Any], ...] = ()
     precision: str = "fp32"
 
+    @property
+    def sequence_ranks(self) -> int:
+        """Ranks that share the tokens of the same rows (Ulysses)."""
+        shared: int = dict(self.engine).get("ulysses_sequence_parallel_size", 1)
+        return shared
+
     def micro_batch(self, step: int) -> int | None:
         """Rows per micro-batch in a step; the last entry counts for all later steps."""
         if self.micro_batches is None:

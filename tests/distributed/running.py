@@ -18,6 +18,7 @@ from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord, StepRecord
 from tests.support.checkpoint import ADAPTER
 from tests.support.gathering import shard_sizes, whole_gradients, whole_weights
+from tests.support.packed_attention import PACKED
 from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW, verl_batch
 from tests.support.verl_engine import actor_config, build_engine
@@ -86,6 +87,7 @@ def build(case: Case, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
         inputs.checkpoints[recipe.model],
         learning_rate=recipe.learning_rate,
         dropout=recipe.dropout,
+        attention=PACKED if recipe.sequence_ranks > 1 else "sdpa",
         use_remove_padding=recipe.remove_padding,
         enable_gradient_checkpointing=recipe.checkpointing,
         **_adapter_of(recipe, inputs),
@@ -105,7 +107,8 @@ def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int)
     record = StepRecord()
     with engine.train_mode(), _recording(engine, record):
         output = engine.train_batch(batch, partial(ppo_loss, config=actor))
-    record.norm = output["metrics"].pop("grad_norm")
+    # Of the ranks that share sequences only the first returns it.
+    record.norm = output["metrics"].pop("grad_norm", record.norm)
     record.metrics = {name: _aggregated(value) for name, value in output["metrics"].items()}
     record.random_state = torch.get_rng_state()
     weights = whole_weights(engine.module)
@@ -125,7 +128,11 @@ def mini_batch(recipe: Recipe, inputs: Inputs, step: int) -> Any:
     trajectories = inputs.batches[recipe.batches[step]]
     return verl_batch(
         trajectories,
-        rows_of(dist.get_rank(), dist.get_world_size(), len(trajectories)),
+        rows_of(
+            dist.get_rank() // recipe.sequence_ranks,
+            dist.get_world_size() // recipe.sequence_ranks,
+            len(trajectories),
+        ),
         use_remove_padding=recipe.remove_padding,
         use_dynamic_bsz=recipe.token_budget is not None,
         max_token_len_per_gpu=recipe.token_budget,
@@ -190,8 +197,8 @@ class _recording:
             gradient = {n: g / scale for n, g in whole_gradients(engine.module).items()}
             if dist.get_rank() == 0:
                 record.gradient = gradient
-            norm: float = optimizer_step()
-            return norm
+            record.norm = optimizer_step()
+            return record.norm
 
         engine.forward_step, engine.optimizer_step = forward, step
 

@@ -9,6 +9,7 @@ from tests.distributed.expected import Oracle, micro_batches, two_halves
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import rows_of
 from tests.oracle.model import next_token_log_probs
+from tests.support.routing import closest_call, tokens_per_expert
 from tests.support.tiny_model import MODELS
 
 
@@ -38,6 +39,33 @@ def test_third_rank_holds_nothing_of_a_narrow_mlp(runs: Runs) -> None:
     assert all(records[2].shards[name] == 0 for name in mlp)
     assert all(records[0].shards[name] > 0 for name in mlp)
     assert any(records[2].shards[name] > 0 for name in records[2].shards)  # the embedding
+
+
+def test_flat_shards_cut_through_mlps_and_one_holds_none(runs: Runs) -> None:
+    """A layer's flat parameter is attention, MLP, norms; a third of it ends inside attention."""
+    a = MODELS["wide"]
+    heads = (a.heads + 2 * a.key_heads) * a.head_width
+    attention = heads * (a.hidden + 1) + a.hidden**2
+    mlp = 3 * a.hidden * a.intermediate
+    layer = attention + mlp + 2 * a.hidden
+    for record in runs.of("flat-paper", 3):
+        shards = [size for name, size in record.shards.items() if "layers" in name]
+        assert shards == [-(-layer // 3)] * a.layers
+        assert shards[0] < attention  # the first rank holds nothing of any MLP
+        assert 2 * shards[0] < attention + mlp  # the second's ends inside one
+
+
+@pytest.mark.parametrize("model", ["moe_fused", "moe_list"])
+def test_experts_are_chosen_clearly_and_one_is_idle(model: str, inputs: Inputs) -> None:
+    """float32 and float64 choose the same; some micro-batch leaves an expert without a token."""
+    weights, architecture, rows = inputs.weights[model], MODELS[model], inputs.batches[model]
+    assert closest_call(weights, architecture, rows) > 1e-4
+    least = [
+        int(tokens_per_expert(weights, architecture, rows[start : start + 2]).min())
+        for start in range(0, len(rows), 2)
+    ]
+    assert min(least) == 0
+    assert max(least) > 0
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -99,13 +127,14 @@ FIXED = [
 def test_recorded_micro_batches(name: str, ranks: int, runs: Runs) -> None:
     """Both passes see every row once, in consecutive micro-batches, the halves one by one."""
     chosen, records = case(name), runs.of(name, ranks)
+    shared = chosen.recipe.sequence_ranks
     for step in range(len(chosen.recipe.batches)):
         seen = [tuple(record.steps[step].micro_batches) for record in records]
         rows = sum(len(unit) for unit in micro_batches(chosen.recipe, records, step))
         for rank, units in enumerate(seen):
-            order = rows_of(rank, ranks, rows)
+            order = rows_of(rank // shared, ranks // shared, rows)
             if VARIANTS[chosen.variant].halves:
-                halves = two_halves(chosen.recipe, ranks, rows, step)
+                halves = two_halves(chosen.recipe, ranks // shared, rows, step)
                 order = [row for half in halves for row in half if row in order]
             size = chosen.recipe.micro_batch(step) or 1
             once = [order[start : start + size] for start in range(0, len(order), size)]

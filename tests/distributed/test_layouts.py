@@ -39,11 +39,14 @@ def test_accumulation_does_not_change_the_update(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "robust"])
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_alpha_does_not_depend_on_the_number_of_ranks(variant: str, ranks: int, runs: Runs) -> None:
-    """The micro-batches are the same set, only distributed."""
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("recipe", ["plain", "flat", "original"])
+def test_alpha_depends_neither_on_ranks_nor_on_sharding(
+    recipe: str, ranks: int, variant: str, runs: Runs
+) -> None:
+    """FSDP2 and both modes of FSDP1 against one process: the same units, only distributed."""
     alone = runs.of(f"plain-{variant}", 1)[0].steps[0]
-    spread = runs.of(f"plain-{variant}", ranks)
+    spread = runs.of(f"{recipe}-{variant}", ranks)
     assert sorted(alone.micro_batches) == sorted(
         unit for record in spread for unit in record.steps[0].micro_batches
     )

@@ -56,6 +56,7 @@ def build_engine(
     *,
     learning_rate: float,
     dropout: float = 0.0,
+    attention: str = "sdpa",
     contents: Mapping[str, list[str]] | None = None,
     **model: Any,
 ) -> Any:
@@ -66,13 +67,14 @@ def build_engine(
         checkpoint: folder of the model.
         learning_rate: of AdamW.
         dropout: of the attention.
+        attention: transformers' `attn_implementation`.
         contents: veRL's `save_contents` and `load_contents`.
         **model: fields of HFModelConfig.
     """
     model_config = HFModelConfig(
         path=str(checkpoint),
         load_tokenizer=False,
-        override_config={"attn_implementation": "sdpa", "attention_dropout": dropout},
+        override_config={"attn_implementation": attention, "attention_dropout": dropout},
         **model,
     )
     engine = EngineRegistry.new(
