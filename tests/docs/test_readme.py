@@ -13,6 +13,7 @@ from pcr_plugin.config import PCRSettings, VarianceSettings
 from pcr_plugin.config import settings as choices
 from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.rule import RULES
+from tests.distributed.cases import CASES, STOCK
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -95,12 +96,12 @@ def test_the_python_example_runs() -> None:
 
     def make_actor_config() -> FSDPActorConfig:
         return FSDPActorConfig(
-            strategy="fsdp2",
+            strategy="fsdp",
             rollout_n=1,
             ppo_micro_batch_size_per_gpu=1,
             use_kl_loss=True,
             kl_loss_type="k3+",
-            fsdp_config=FSDPEngineConfig(strategy="fsdp2"),
+            fsdp_config=FSDPEngineConfig(strategy="fsdp"),
         )
 
     [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -123,3 +124,30 @@ def test_links_and_named_tests_exist(page: str) -> None:
     missing = [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()]
     missing += [t for t in re.findall(r"`(tests/[\w/.]+)`", text) if not (ROOT / t).exists()]
     assert not missing
+
+
+SUPPORT = (ROOT / "docs" / "support.md").read_text()
+
+
+def test_recipes_of_the_support_matrix_are_run() -> None:
+    """Each under the stock engine, which is the measure, and under a rule."""
+    named = {
+        name
+        for words in re.findall(r"recipes? ((?:`\w+`(?:, )?)+)", SUPPORT)
+        for name in re.findall(r"`(\w+)`", words)
+    }
+    variants: dict[str, set[str]] = {}
+    for case in CASES:
+        variants.setdefault(case.recipe.name, set()).add(case.variant)
+    assert len(named) > 20
+    assert not named - variants.keys()
+    assert not [name for name in named if not variants[name] - {STOCK}]
+
+
+def test_every_row_of_the_support_matrix_has_a_status_and_a_test() -> None:
+    rows = re.findall(r"^\| (?!\|)(.+?) \| (.+?) \|(.*)\|$", SUPPORT, re.MULTILINE)
+    assert len(rows) > 25
+    for what, status, test in rows:
+        assert re.match("tested on CPU|built, not run|refused", status), what
+        if status.startswith("tested"):
+            assert "`tests/" in test or "recipe" in test, what
