@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from verl.trainer.config import RolloutCorrectionConfig
 from verl.utils import tensordict_utils
 from verl.workers.utils.losses import ppo_loss
@@ -17,6 +16,7 @@ from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, mini_batch
+from tests.support.distances import Gradient, difference, norm
 from tests.support.gathering import whole_gradients
 from tests.support.policy_losses import policy_loss
 from tests.support.verl_engine import actor_config
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 BETA = 0.05
 # veRL's default strategy; the learning rate of 0 keeps the weights.
 _RECIPE = Recipe(name="losses", strategy="fsdp", micro_batches=(3,))
-_Gradient = dict[str, Tensor]
 
 
 @dataclass(kw_only=True)
@@ -58,7 +57,7 @@ def losses(inputs: Inputs, folder: Path) -> LossRecord:
 def _numbers(combination: "Combination", inputs: Inputs, stock: Any, ours: Any) -> dict[str, float]:
     from pcr_plugin.verl.losses import SplitLoss
 
-    def gradient(engine: Any, loss: Any) -> tuple[_Gradient, dict[str, Any]]:
+    def gradient(engine: Any, loss: Any) -> tuple[Gradient, dict[str, Any]]:
         return _gradient(engine, loss, _batch(combination, inputs))
 
     split = SplitLoss(partial(ppo_loss, config=_actor(combination, BETA)), lambda data: None)
@@ -69,16 +68,16 @@ def _numbers(combination: "Combination", inputs: Inputs, stock: Any, ours: Any) 
     s, _ = gradient(stock, split.stability())
     summed, our_metrics = gradient(ours, partial(ppo_loss, config=_actor(combination, BETA)))
     return {
-        "stock": _norm(whole),
-        "without_kl": _norm(without),
-        "with_kl": _norm(with_kl),
-        "p": _norm(p),
-        "s": _norm(s),
-        "sum_error": _norm(_minus(summed, whole)),
-        "p_error": _norm(_minus(p, without)),
-        "s_error": _norm(_minus(s, _minus(with_kl, without))),
+        "stock": norm(whole),
+        "without_kl": norm(without),
+        "with_kl": norm(with_kl),
+        "p": norm(p),
+        "s": norm(s),
+        "sum_error": norm(difference(summed, whole)),
+        "p_error": norm(difference(p, without)),
+        "s_error": norm(difference(s, difference(with_kl, without))),
         "mlp_p": _mean_over_blocks(without),
-        "mlp_s": _mean_over_blocks(_minus(with_kl, without)),
+        "mlp_s": _mean_over_blocks(difference(with_kl, without)),
         **{
             f"stock/{name}": value.aggregate()
             for name, value in metrics.items()
@@ -122,7 +121,7 @@ def _batch(combination: "Combination", inputs: Inputs) -> Any:
     return batch
 
 
-def _gradient(engine: Any, loss: Any, batch: Any) -> tuple[_Gradient, dict[str, Any]]:
+def _gradient(engine: Any, loss: Any, batch: Any) -> tuple[Gradient, dict[str, Any]]:
     """What the optimizer would get, and the metrics of the step."""
     # Clip-cov draws the tokens that it clips.
     torch.manual_seed(7 + dist.get_rank())
@@ -136,18 +135,10 @@ def _is_metric(value: Any) -> bool:
     return hasattr(value, "aggregate")
 
 
-def _minus(left: _Gradient, right: _Gradient) -> _Gradient:
-    return {name: tensor.double() - right[name].double() for name, tensor in left.items()}
-
-
-def _norm(gradient: _Gradient) -> float:
-    return sum(float(tensor.double().square().sum()) for tensor in gradient.values()) ** 0.5
-
-
-def _mean_over_blocks(gradient: _Gradient) -> float:
+def _mean_over_blocks(gradient: Gradient) -> float:
     """Mean over the layers of the norm of an MLP's gradient."""
-    layers: dict[str, _Gradient] = {}
+    layers: dict[str, Gradient] = {}
     for name, tensor in gradient.items():
         if ".mlp." in name:
             layers.setdefault(name.split(".mlp.")[0], {})[name] = tensor
-    return sum(map(_norm, layers.values())) / len(layers)
+    return sum(map(norm, layers.values())) / len(layers)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tests.distributed.cases import Case
+from tests.distributed.degenerate_cases import DEGENERATE
 from tests.distributed.inputs import Inputs
 from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
@@ -110,4 +111,5 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
     "losses": (losses, (2,)),
+    **DEGENERATE,
 }
