@@ -39,7 +39,7 @@ class Runs:
         """The records; or the failure, which is remembered: every test would wait for it again."""
         folder = self._folder / f"ranks{ranks}"
         try:
-            run_ranks("tests.distributed.worker", ranks, folder)
+            run_ranks("tests.distributed.worker", ranks, folder, timeout=900)
         except RuntimeError as error:
             return error
         return [

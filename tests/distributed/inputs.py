@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from tests.oracle.model import Weights
-from tests.support.mini_batches import masked, mini_batch, poisoned
+from tests.support.damaged import with_advantage, with_unknown_reference, without_advantages
+from tests.support.mini_batches import masked, mini_batch
 from tests.support.tiny_model import MODELS, perturbed, random_weights, save_checkpoint
 from tests.support.trajectory import Trajectory
 
@@ -59,8 +60,12 @@ class Inputs:
             batches[name] = mini_batch(MODELS[model], weights[model], reference, **arguments)
         # Rows 4 and 5 are a whole micro-batch in every layout with two rows each.
         batches["masked"] = masked(batches["mixed"], rows=(4, 5))
-        # The last row belongs to the last rank alone.
-        batches["poisoned"] = poisoned(batches["mixed"], row=11)
+        # The last row belongs to the last rank alone. Its loss is not finite: that of the
+        # surrogate, and that of the KL.
+        batches["poisoned"] = with_advantage(batches["mixed"], row=11, advantage=torch.nan)
+        batches["infinite"] = with_advantage(batches["mixed"], row=11, advantage=torch.inf)
+        batches["unknown_reference"] = with_unknown_reference(batches["mixed"], row=11)
+        batches["no_advantages"] = without_advantages(batches["mixed"])
         inputs = cls(weights, batches, {name: folder / name for name in MODELS})
         torch.save(inputs, folder / "inputs.pt")
         return inputs

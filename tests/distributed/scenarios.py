@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tests.distributed.cases import Case
+from tests.distributed.degenerate_cases import DEGENERATE
 from tests.distributed.inputs import Inputs
+from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, run_step
@@ -108,4 +110,6 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1,)),
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
+    "losses": (losses, (2,)),
+    **DEGENERATE,
 }

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from verl.trainer.config import RolloutCorrectionConfig
 from verl.utils import tensordict_utils as tu
-from verl.workers.config import FSDPActorConfig, PolicyLossConfig
+from verl.workers.config import FSDPActorConfig
+
+from tests.support.policy_losses import policy_loss
 
 BETA = 0.07
 PROMPTS, RESPONSES = (2, 3, 1, 2), (4, 1, 5, 3)
@@ -23,17 +24,8 @@ def actor_config(**changes: Any) -> FSDPActorConfig:
         "kl_loss_type": "k3+",
         "entropy_coeff": 0.03,
     }
-    loss_mode = changes.pop("loss_mode", "vanilla")
-    policy_loss = PolicyLossConfig(
-        loss_mode=loss_mode,
-        dro_beta=0.5,
-        clip_cov_ratio=0.2,
-        clip_cov_lb=-100.0,
-        clip_cov_ub=100.0,
-        kl_cov_ratio=0.5,
-        rollout_correction=RolloutCorrectionConfig(rollout_is="token", loss_type="reinforce"),
-    )
-    return FSDPActorConfig(policy_loss=policy_loss, **(values | changes))
+    changes["policy_loss"] = policy_loss(changes.pop("loss_mode", "vanilla"))
+    return FSDPActorConfig(**(values | changes))
 
 
 def jagged(rows: list[Tensor]) -> Tensor:

@@ -4,12 +4,15 @@ No process group and no engine: the loss gets a model's output as an engine woul
 """
 
 import copy
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, kl_penalty
+import verl
+from verl.trainer.ppo.core_algos import agg_loss, kl_penalty
 from verl.utils.metric import Metric
 from verl.utils.py_functional import append_to_dict
 from verl.workers.config import FSDPActorConfig
@@ -27,31 +30,45 @@ from tests.integration.loss_inputs import (
     micro_batch,
     model_output,
 )
+from tests.support.policy_losses import AGGREGATIONS, loss_modes
 
-LOSS_MODES = sorted(set(POLICY_LOSS_REGISTRY) - {"pcr_plugin.none"})
+LOSS_MODES = loss_modes()
 KL_TYPES = (*GOOD_KL, *BIASED_KL)
-AGGREGATIONS = (
-    "token-mean",
-    "token-sum",
-    "seq-mean-token-sum",
-    "seq-mean-token-mean",
-    "seq-mean-token-sum-norm",
-)
 
 
 def split(config: FSDPActorConfig) -> SplitLoss:
     return SplitLoss(partial(ppo_loss, config=config), lambda data: None)
 
 
+def test_every_policy_loss_of_verl_is_here() -> None:
+    """The registry, against every place in veRL's source that adds to it."""
+    assert verl.__file__ is not None
+    files = Path(verl.__file__).parent.rglob("*.py")
+    found = {
+        name
+        for file in files
+        for name in re.findall(
+            r"@register_policy_loss\(\s*['\"](\w+)['\"]", file.read_text(errors="replace")
+        )
+    }
+    assert found == set(LOSS_MODES)
+    assert len(found) >= 12
+
+
 @pytest.mark.parametrize("loss_mode", LOSS_MODES)
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize(("aggregation", "horizon"), AGGREGATIONS)
+@pytest.mark.parametrize(("entropy", "importance"), [(False, False), (True, False), (False, True)])
 def test_the_two_parts_add_up_to_the_stock_loss(
-    loss_mode: str, aggregation: str, entropy: bool
+    loss_mode: str, aggregation: str, horizon: int | None, entropy: bool, importance: bool
 ) -> None:
     for seed, kind in enumerate(KL_TYPES):
-        config = actor_config(loss_mode=loss_mode, loss_agg_mode=aggregation, kl_loss_type=kind)
-        case = {"dtype": torch.float64, "entropy": entropy}
+        config = actor_config(
+            loss_mode=loss_mode,
+            loss_agg_mode=aggregation,
+            loss_scale_factor=horizon,
+            kl_loss_type=kind,
+        )
+        case = {"dtype": torch.float64, "entropy": entropy, "importance": importance}
         stock = partial(ppo_loss, config=copy.deepcopy(config))
         value, gradients, _ = evaluate(stock, seed, **case)
         parts = split(config)
@@ -78,11 +95,17 @@ def test_in_float32_with_importance_weights(loss_mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KL_TYPES)
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_the_stability_part_is_the_kl_alone(kind: str, aggregation: str) -> None:
+@pytest.mark.parametrize(("aggregation", "horizon"), AGGREGATIONS)
+def test_the_stability_part_is_the_kl_alone(
+    kind: str, aggregation: str, horizon: int | None
+) -> None:
     """Against veRL's estimator and aggregation, called without its `ppo_loss`."""
     config = actor_config(
-        loss_mode="gspo", loss_agg_mode=aggregation, kl_loss_type=kind, entropy_coeff=0.5
+        loss_mode="gspo",
+        loss_agg_mode=aggregation,
+        loss_scale_factor=horizon,
+        kl_loss_type=kind,
+        entropy_coeff=0.5,
     )
     value, gradients, metrics = evaluate(
         split(config).stability(), 5, dtype=torch.float64, entropy=False
@@ -104,7 +127,7 @@ def test_the_stability_part_is_the_kl_alone(kind: str, aggregation: str) -> None
         dp_size=2,
         batch_num_tokens=40,
         global_batch_size=8,
-        loss_scale_factor=None,
+        loss_scale_factor=horizon,
     )
     (expected_gradient,) = torch.autograd.grad(expected, inputs)
     assert value == pytest.approx(expected.item(), rel=1e-12)

@@ -78,13 +78,6 @@ def masked(trajectories: Sequence[Trajectory], rows: Sequence[int]) -> list[Traj
     return result
 
 
-def poisoned(trajectories: Sequence[Trajectory], row: int) -> list[Trajectory]:
-    """The same mini-batch with one advantage that is not a number."""
-    result = list(trajectories)
-    result[row] = replace(result[row], advantages=result[row].advantages * torch.nan)
-    return result
-
-
 def _length(low: int, high: int, generator: torch.Generator) -> int:
     return int(torch.randint(low, high, (), generator=generator))
 
