@@ -1,6 +1,7 @@
 """`pcr demo`: veRL with PCR on this machine's CPU, from a new model to a picture, in minutes."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ def run(arguments: Sequence[str]) -> int:
         0 if the run went through, else 1.
     """
     options = _parse(arguments)
+    # As Ctrl-C does: a plain SIGTERM would leave veRL's processes running.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _demo(options)
     except ImportError as error:
@@ -28,6 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

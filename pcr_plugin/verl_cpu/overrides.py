@@ -3,16 +3,20 @@
 import os
 import sys
 
-# veRL's defaults that name something a CPU does not have.
+# veRL's defaults that name something a CPU does not have. Those of the critic say nothing in a run
+# without one.
 NEEDED: dict[str, str] = {
     "trainer.device": "cpu",
     # Packing sequences goes through flash-attention's varlen kernels.
     "actor_rollout_ref.model.use_remove_padding": "False",
+    "critic.model.use_remove_padding": "False",
     "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+    "+critic.model.override_config.attn_implementation": "sdpa",
     # Compiling costs minutes before the first step, and vLLM would capture CUDA graphs.
     "actor_rollout_ref.actor.use_torch_compile": "False",
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile": "False",
     "actor_rollout_ref.ref.fsdp_config.use_torch_compile": "False",
+    "critic.fsdp.use_torch_compile": "False",
     "actor_rollout_ref.rollout.enforce_eager": "True",
     # The default is two devices to a rollout.
     "actor_rollout_ref.rollout.tensor_model_parallel_size": "1",
@@ -20,6 +24,7 @@ NEEDED: dict[str, str] = {
     # that fit there (a step of 1e-6 leaves the KL at exactly 0).
     "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
     "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "fp32",
+    "+critic.fsdp.mixed_precision.param_dtype": "fp32",
     "actor_rollout_ref.rollout.dtype": "float32",
 }
 

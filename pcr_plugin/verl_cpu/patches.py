@@ -84,6 +84,23 @@ def _stay_in_place(original: Callable[..., Any]) -> Callable[..., Any]:
     return load
 
 
+def _with_configured_attention(original: Callable[..., Any]) -> Callable[..., Any]:
+    # veRL asks for flash-attention here, whatever `override_config.attn_implementation` says; that
+    # stands in the model's configuration, from which the actor's loader takes it.
+    @functools.wraps(original)
+    def load(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
+        from transformers import AutoModelForTokenClassification
+
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path,
+            dtype=torch_dtype,
+            config=model_config,
+            trust_remote_code=trust_remote_code,
+        )
+
+    return load
+
+
 PATCHES = (
     Patch(
         module="verl.utils.distributed",
@@ -102,6 +119,12 @@ PATCHES = (
         symbol="load_fsdp_model_to_gpu",
         distribution="verl",
         replace=_stay_in_place,
+    ),
+    Patch(
+        module="verl.utils.model",
+        symbol="load_valuehead_model",
+        distribution="verl",
+        replace=_with_configured_attention,
     ),
     Patch(
         module="torch.distributed.fsdp",

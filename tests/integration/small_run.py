@@ -1,4 +1,4 @@
-"""A whole veRL run, two steps long: trainer, Ray, FSDP2, reference policy, vLLM, weight sync."""
+"""A whole veRL run, two steps long: trainer, Ray, FSDP, reference policy, vLLM, weight sync."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from pcr_plugin.verl_cpu.overrides import environment, hydra_overrides
 
 REWARD = '''
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    """Longer answers with more of one letter: nothing a random model gets all of."""
-    return solution_str.count("e") / (1 + len(solution_str))
+    """The share of ASCII: a random model gets some, so the answers to a prompt differ."""
+    return sum(character.isascii() for character in solution_str) / (1 + len(solution_str))
 '''
 
 
@@ -57,15 +57,21 @@ def prepare(folder: Path) -> None:
     (folder / "reward.py").write_text(REWARD)
 
 
-def overrides(folder: Path, steps: int) -> list[str]:
-    """The recipe, without any key of ours.
+def checkpoints(folder: Path) -> Path:
+    """Where a run in this folder keeps its checkpoints, if its recipe saves any."""
+    return folder / "checkpoints"
+
+
+def overrides(folder: Path, steps: int, workers: int = 1) -> list[str]:
+    """The recipe, without any key of ours: FSDP2, GRPO.
 
     Args:
         folder: what `prepare` wrote.
         steps: training steps.
+        workers: processes to shard over.
     """
     return [
-        *hydra_overrides(),
+        *hydra_overrides(workers),
         "algorithm.adv_estimator=grpo",
         f"data.train_files={folder}/prompts.parquet",
         f"data.val_files={folder}/prompts.parquet",
@@ -92,17 +98,20 @@ def overrides(folder: Path, steps: int) -> list[str]:
         "trainer.save_freq=-1",
         f"trainer.total_training_steps={steps}",
         'trainer.logger=["console","file"]',
-        f"trainer.default_local_dir={folder}/checkpoints",
+        f"trainer.default_local_dir={checkpoints(folder)}",
     ]
 
 
-def run(folder: Path, extra: list[str], *, steps: int = 2, **variables: str) -> Run:
+def run(
+    folder: Path, extra: list[str], *, steps: int = 2, workers: int = 1, **variables: str
+) -> Run:
     """Run the real `main_ppo` and read veRL's own log.
 
     Args:
         folder: what `prepare` wrote.
-        extra: further overrides.
-        steps: training steps.
+        extra: further overrides, which replace those of `overrides`.
+        steps: training steps, from the first of all runs on.
+        workers: processes to shard over.
         **variables: further environment.
 
     Returns:
@@ -111,7 +120,13 @@ def run(folder: Path, extra: list[str], *, steps: int = 2, **variables: str) -> 
     log = folder / "steps.jsonl"
     log.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(folder, steps), *extra],
+        [
+            sys.executable,
+            "-m",
+            "verl.trainer.main_ppo",
+            *overrides(folder, steps, workers),
+            *extra,
+        ],
         cwd=folder,
         env=environment() | {"VERL_FILE_LOGGER_PATH": str(log)} | variables,
         stdout=subprocess.PIPE,

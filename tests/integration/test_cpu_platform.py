@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -240,6 +241,33 @@ def test_process_group_and_memory_figures() -> None:
         first = torch.rand(1)
         device.set_rng_state(state)
         assert torch.equal(first, torch.rand(1))
+        """,
+        VERL_PLATFORM="cpu",
+    )
+
+
+def test_the_critic_is_loaded_with_the_attention_that_is_asked_for(tmp_path: Path) -> None:
+    """veRL names flash-attention there, which needs an accelerator."""
+    run(
+        f"""
+        import torch
+        from transformers import AutoConfig, Qwen2Config, Qwen2ForCausalLM
+        from verl.utils.model import load_valuehead_model
+
+        small = Qwen2Config(
+            vocab_size=16, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=1, num_key_value_heads=1,
+        )
+        trunk = Qwen2ForCausalLM(small)
+        trunk.save_pretrained({str(tmp_path)!r})
+        config = AutoConfig.from_pretrained({str(tmp_path)!r}, attn_implementation="eager")
+        config.num_labels = 1
+        critic = load_valuehead_model({str(tmp_path)!r}, torch.float64, config, False)
+        assert critic.config._attn_implementation == "eager"
+        ids = torch.arange(6)[None]
+        hidden = trunk.double().model(ids).last_hidden_state
+        expected = hidden @ critic.score.weight.T + critic.score.bias
+        torch.testing.assert_close(critic.eval()(ids).logits, expected)
         """,
         VERL_PLATFORM="cpu",
     )

@@ -1,8 +1,13 @@
 """The demo's pieces, each in seconds; `make demo` is the whole."""
 
 import json
+import os
 import random
+import signal
+import threading
+import time
 from pathlib import Path
+from types import FrameType
 
 import pandas
 import pytest
@@ -219,3 +224,47 @@ def test_failure_of_verl_is_shown_and_returned(
     shown = capsys.readouterr().err
     assert "nonsense" in shown
     assert "pcgrad" in shown, "the rules that there are"
+
+
+def wait_for(file: Path) -> str:
+    """The content of a file that is about to be written whole."""
+    for _ in range(600):
+        if file.exists():
+            return file.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"no {file}")
+
+
+def test_sigterm_ends_the_training_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcr_plugin.demo.start.prepare", lambda folder, *_: Start(folder, 10.0))
+    # The training runs in the run's folder, where this stands in front of veRL.
+    stand_in = tmp_path / "pcr" / "verl" / "trainer" / "main_ppo.py"
+    stand_in.parent.mkdir(parents=True)
+    for package in (stand_in.parents[1], stand_in.parent):
+        (package / "__init__.py").touch()
+    stand_in.write_text(
+        "import os, time\n"
+        "open('new', 'w').write(str(os.getpid()))\n"
+        "os.rename('new', 'process')\n"
+        "time.sleep(300)\n"
+    )
+    process = tmp_path / "pcr" / "process"
+
+    def terminate() -> None:
+        wait_for(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def unexpected(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("the demo left SIGTERM as it was")
+
+    before = signal.signal(signal.SIGTERM, unexpected)
+    try:
+        killer = threading.Thread(target=terminate)
+        killer.start()
+        assert command.run(["--output", str(tmp_path)]) == 1
+        killer.join()
+        assert signal.getsignal(signal.SIGTERM) is unexpected, "the caller's handler is back"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process.read_text()), 0)
