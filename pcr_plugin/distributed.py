@@ -55,6 +55,25 @@ def all_ranks() -> int:
     return dist.get_world_size()
 
 
+def group_of_all() -> dist.ProcessGroup:
+    """Every process of the run, for a host whose grid of parallel groups spans all of them."""
+    group = dist.group.WORLD
+    assert group is not None, "the host has started torch.distributed"
+    return group
+
+
+def gather_lists(mine: list[str], group: dist.ProcessGroup) -> list[str]:
+    """The lists of all ranks of a group, one after the other, without repetition.
+
+    Args:
+        mine: this rank's list.
+        group: the ranks that have one.
+    """
+    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size(group))]
+    dist.all_gather_object(everyone, mine, group=group)
+    return list(dict.fromkeys(name for names in everyone for name in names))
+
+
 def is_first_rank() -> bool:
     """Whether this process writes what is equal on all."""
     return dist.get_rank() == 0

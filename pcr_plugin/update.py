@@ -58,8 +58,6 @@ class TwoGradientUpdate:
         estimator: measures the variances.
         sum_over_ranks: sums a (B, k) table over all ranks of the model.
         device_module: `torch.cuda` or what stands for it, for the random state.
-        counts_shards: whether this rank's shards enter the inner products: not where another
-            replica of the model has the same.
         loss_scale: what the host multiplies both losses by in this step (fp16).
         from_first_rank: from a function and a table to fill: calls the function on the first of
             the ranks that `sum_over_ranks` spans, and gives all of them its result.
@@ -77,7 +75,6 @@ class TwoGradientUpdate:
         sum_over_ranks: Callable[[Tensor], Tensor],
         device_module: Any,
         *,
-        counts_shards: bool = True,
         loss_scale: Callable[[], float] = lambda: 1.0,
         from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
     ) -> None:
@@ -89,7 +86,6 @@ class TwoGradientUpdate:
         self._estimator = estimator
         self._sum_over_ranks = sum_over_ranks
         self._device_module = device_module
-        self._counts_shards = counts_shards
         self._loss_scale = loss_scale
         self._from_first_rank = from_first_rank
         self._weighting = None if rule.weighting is None else load(rule.weighting)
@@ -138,9 +134,10 @@ class TwoGradientUpdate:
         self._estimator.begin()
         self._estimator.collect(Objective.STABILITY, stability)
         s = self._gradients.take()
-        self._gradients.scale_rest(beta)
+        self._gradients.keep_rest(beta)
         random_state.restore()
         self._estimator.collect(Objective.PLASTICITY, plasticity)
+        self._gradients.finish_rest()
 
         start = time.perf_counter()
         statistics = self._statistics(s)
@@ -154,10 +151,12 @@ class TwoGradientUpdate:
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()
         gramian = local_gramian(
-            p, s, self._gradients.block_of, len(self._names), self._gradients.device
+            _counted(p, self._gradients),
+            _counted(s, self._gradients),
+            self._gradients.block_of,
+            len(self._names),
+            self._gradients.device,
         )
-        if not self._counts_shards:
-            gramian.zero_()
         table = _pack(gramian, self._estimator.columns(p, s))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
         gramian, columns = _unpack(self._sum_over_ranks(table).cpu(), self._loss_scale())
@@ -208,6 +207,11 @@ class TwoGradientUpdate:
         if self.rule.settings.log_blocks:
             metrics |= block_metrics(self._labels, gramian, decision)
         return metrics
+
+
+def _counted(local: Local, gradients: Gradients) -> Local:
+    """The shards that no other rank counts."""
+    return [g if counts else None for g, counts in zip(local, gradients.counted, strict=True)]
 
 
 def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:

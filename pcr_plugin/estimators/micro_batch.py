@@ -28,22 +28,32 @@ class MicroBatchEstimator:
         gradient_scale: hook value times this is the micro-batch's contribution to the reduced
             gradient: 1 / world_size where the host averages over ranks.
         device: where autograd runs, and the sums live.
+        in_order: whether a parameter's k-th gradient is that of the k-th unit, as in a pipeline,
+            which has several units under way; otherwise that of the unit announced last.
+        counts_units: whether this rank is the one that counts its units, where several ranks
+            compute the same ones.
     """
 
     def __init__(
-        self, gradients: Gradients, blocks: int, gradient_scale: float, device: torch.device
+        self,
+        gradients: Gradients,
+        blocks: int,
+        gradient_scale: float,
+        device: torch.device,
+        *,
+        in_order: bool = False,
+        counts_units: bool = True,
     ) -> None:
         self._gradients = gradients
         self._scale = gradient_scale**2
         self._sums = torch.zeros(blocks, 2, dtype=torch.float64, device=device)
-        self._units = 0
-        self._mass = 0.0
+        self._in_order = in_order
+        self._counts_units = counts_units
+        self._sizes: list[float] = []
         self._seconds = 0.0
         self._objective: Objective | None = None
-        self._size = 0.0
-        self._micro_batches = 0
-        # The micro-batch that last reached each parameter, 0 for none; and who came twice in one.
-        self._reached_in = [0] * len(gradients.block_of)
+        # The unit that last reached each parameter, -1 for none; and who came twice in one.
+        self._reached_in = [-1] * len(gradients.block_of)
         self._in_pieces: set[int] = set()
         gradients.watch(self._add_square)
 
@@ -63,10 +73,7 @@ class MicroBatchEstimator:
         Args:
             size: its number n_m of tokens or sequences. A unit of size 0 is dropped.
         """
-        self._size = size
-        self._micro_batches += 1
-        self._mass += size
-        self._units += size > 0
+        self._sizes.append(size)
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on.
@@ -80,31 +87,31 @@ class MicroBatchEstimator:
             raise RuntimeError(
                 f"pcr.variance.estimator='micro_batch' got the gradients of "
                 f"{self._names(self._in_pieces)} more than once in one of "
-                f"{self._micro_batches} micro-batches. {_REMEDY}"
+                f"{len(self._sizes)} micro-batches. {_REMEDY}"
             )
-        unseen = [i for i, reached in enumerate(self._reached_in) if reached == 0]
+        unseen = [i for i, reached in enumerate(self._reached_in) if reached < 0]
         held = self._gradients.read() if unseen else []
         if missed := [i for i in unseen if _has_gradient(held[i])]:
             raise RuntimeError(
                 f"pcr.variance.estimator='micro_batch' saw no gradient of {self._names(missed)} "
-                f"in {self._micro_batches} micro-batches, but there is one. {_REMEDY}"
+                f"in {len(self._sizes)} micro-batches, but there is one. {_REMEDY}"
             )
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""
+        counted = self._sizes if self._counts_units else []
         constant = self._sums.new_ones(self._sums.shape[0])
         return UnitColumns(
             squares=self._sums * self._scale,
-            mass=constant * self._mass,
-            units=constant * self._units,
+            mass=constant * sum(counted),
+            units=constant * sum(size > 0 for size in counted),
             cross=constant * torch.nan,
         )
 
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective = objective
-        self._micro_batches, self._units, self._mass = 0, 0, 0.0
-        self._reached_in = [0] * len(self._reached_in)
+        self._objective, self._sizes = objective, []
+        self._reached_in = [-1] * len(self._reached_in)
         self._in_pieces = set()
         try:
             yield
@@ -115,14 +122,17 @@ class MicroBatchEstimator:
         if self._objective is None:
             return
         start = time.perf_counter()
-        if self._reached_in[index] == self._micro_batches:
+        latest = len(self._sizes) - 1
+        unit = self._reached_in[index] + 1 if self._in_order else latest
+        if unit == self._reached_in[index] or unit > latest:
             self._in_pieces.add(index)
-        self._reached_in[index] = self._micro_batches
-        if self._size > 0:
+        self._reached_in[index] = unit
+        size = self._sizes[min(unit, latest)] if self._sizes else 0.0
+        if size > 0:
             at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
             norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
             block = self._gradients.block_of[index]
-            self._sums[block, self._objective] += norm**2 / self._size
+            self._sums[block, self._objective] += norm**2 / size
         self._seconds += time.perf_counter() - start
 
     def _names(self, indices: set[int] | list[int]) -> str:

@@ -23,7 +23,6 @@ class SplitHalfEstimator:
         blocks: number of blocks B.
         halves: shares (w_A, w_B) of the current mini-batch, over all ranks.
         is_first: whether this rank is the one that counts the units, which all ranks share.
-        counts_shards: whether this rank's shards are counted, see `TwoGradientUpdate`.
     """
 
     def __init__(
@@ -32,13 +31,11 @@ class SplitHalfEstimator:
         blocks: int,
         halves: Callable[[], tuple[float, float]],
         is_first: bool,
-        counts_shards: bool = True,
     ) -> None:
         self._gradients = gradients
         self._blocks = blocks
         self._halves = halves
         self._is_first = is_first
-        self._counts_shards = counts_shards
         self._first: dict[Objective, Local] = {}
 
     @property
@@ -54,7 +51,9 @@ class SplitHalfEstimator:
         """Run the halves one after the other; the host then holds their sum."""
         run(0)
         first = self._gradients.take()
+        self._gradients.keep_rest(1.0)
         run(1)
+        self._gradients.finish_rest()
         self._gradients.add(first, [1.0] * len(first))
         self._first[objective] = first
 
@@ -98,9 +97,10 @@ class SplitHalfEstimator:
 
     def _products(self, left: Local, right: Local) -> Tensor:
         sums = torch.zeros(self._blocks, dtype=torch.float64, device=self._gradients.device)
-        if not self._counts_shards:
-            return sums
-        for one, two, block in zip(left, right, self._gradients.block_of, strict=True):
-            if one is not None and two is not None:
+        access = self._gradients
+        for one, two, block, counted in zip(
+            left, right, access.block_of, access.counted, strict=True
+        ):
+            if counted and one is not None and two is not None:
                 sums[block] += dot(one, two)
         return sums

@@ -30,6 +30,14 @@ class Gradients(Protocol):
         ...
 
     @property
+    def counted(self) -> Sequence[bool]:
+        """Whether this rank's shard of a parameter enters sums over all ranks.
+
+        False where another rank holds the same: a replica of the model, or of the parameter.
+        """
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the gradients are after a pass; with offloading not where they are computed."""
         ...
@@ -57,6 +65,14 @@ class Gradients(Protocol):
         """
         ...
 
-    def scale_rest(self, factor: float) -> None:
-        """Multiply the gradients outside the scope."""
+    def keep_rest(self, factor: float) -> None:
+        """Prepare for another pass: what is outside the scope now, times a factor, stays.
+
+        Called after `take`. Where the host accumulates passes rightly the gradients stay in
+        place; otherwise they are set aside until `finish_rest`.
+        """
+        ...
+
+    def finish_rest(self) -> None:
+        """After the pass: add to the gradients outside the scope what `keep_rest` set aside."""
         ...

@@ -18,8 +18,8 @@ def combine_(
         stability: local shards of s.
         weights: (w_pla, w_sta) of every block.
     """
-    w_pla, w_sta = zip(*(weights[block] for block in gradients.block_of), strict=True)
-    for p, weight in zip(gradients.read(), w_pla, strict=True):
-        if p is not None and weight != 1.0:
-            p.mul_(weight)
-    gradients.add(stability, w_sta)
+    of_parameter = [weights[block] for block in gradients.block_of]
+    for p, (w_pla, _) in zip(gradients.read(), of_parameter, strict=True):
+        if p is not None and w_pla != 1.0:
+            p.mul_(w_pla)
+    gradients.add(stability, [w_sta for _, w_sta in of_parameter])

@@ -25,10 +25,10 @@ try:
     from pcr_plugin.verl import backends
     from pcr_plugin.verl.refusals import (
         check_actor,
-        check_fsdp,
-        check_layout,
+        check_engine,
         check_model,
         check_units,
+        ranks_of_a_replica,
     )
     from pcr_plugin.weightings import load
 except Exception as error:
@@ -74,11 +74,10 @@ class _WithUpdateRule:
         rule = getattr(self.engine, "update_rule", None)
         if rule is None:
             return
-        check_layout(self.engine, rule, n_gpus)
-        # The ranks of a sequence group share their rows.
-        check_units(self, rule, n_gpus // self.engine.ulysses_sequence_parallel_size)
+        check_engine(self.engine, rule, n_gpus)
+        check_units(self, rule, n_gpus // ranks_of_a_replica(self.engine))
         if model_config is not None:
-            check_model(model_config)
+            check_model(model_config, self.engine.strategy)
 
 
 @dataclass
@@ -129,7 +128,7 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     strategy = actor.engine.strategy.removeprefix(backends.PREFIX)
     backends.check_backend(strategy)
     check_actor(actor, rule, recipe)
-    check_fsdp(actor.engine)
+    check_engine(actor.engine, rule)
     if rule.weighting is not None:
         load(rule.weighting)
     host.check_all()

@@ -8,8 +8,7 @@ from pcr_plugin.config.checks import reject
 from pcr_plugin.verl import host
 
 PREFIX = "pcr:"
-COVERED = ("fsdp", "fsdp2")
-_NOT_YET = ("megatron",)
+COVERED = ("fsdp", "fsdp2", "megatron")
 
 
 def check_backend(strategy: str) -> None:
@@ -23,11 +22,10 @@ def check_backend(strategy: str) -> None:
     """
     if strategy in COVERED:
         return
-    status = "not built yet" if strategy in _NOT_YET else "not covered"
     reject(
         "actor_rollout_ref.actor.strategy",
         strategy,
-        f"{status} with update_rule; use {', '.join(COVERED)}",
+        f"not covered with update_rule; use {', '.join(COVERED)}",
     )
 
 
@@ -58,11 +56,14 @@ def register(strategy: str, model_type: str = "language_model") -> str:
     for key, engine in list(stock.items()):
         if key not in ours:
             device, vendor = key if isinstance(key, tuple) else (key, None)
-            registry.register(model_type, backend, device, vendor)(_derive(engine))
+            registry.register(model_type, backend, device, vendor)(_derive(engine, strategy))
     return backend
 
 
-def _derive(stock: type) -> type:
-    from pcr_plugin.verl.engine import TwoGradientEngine
-
-    return type(f"PCR{stock.__name__}", (TwoGradientEngine, stock), {"__module__": __name__})
+def _derive(stock: type, strategy: str) -> type:
+    ours: type
+    if strategy == "megatron":
+        from pcr_plugin.verl.megatron_engine import MegatronTwoGradientEngine as ours
+    else:
+        from pcr_plugin.verl.fsdp_engine import FsdpTwoGradientEngine as ours
+    return type(f"PCR{stock.__name__}", (ours, stock), {"__module__": __name__})

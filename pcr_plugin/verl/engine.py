@@ -14,45 +14,36 @@ from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_ranks,
     broadcast_from_first,
-    group_of,
     is_first_of,
     is_first_rank,
-    is_first_replica,
     ranks_of,
     sum_over,
 )
 from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
-from pcr_plugin.gradients import Gradients
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl import backends, checkpoint, host
-from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
-from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
+from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.losses import SplitLoss
-from pcr_plugin.verl.outputs import Output, as_metrics, merge
+from pcr_plugin.verl.outputs import Output, merge, with_metrics
 from pcr_plugin.verl.passes import Passes, without_entropy
-from pcr_plugin.verl.refusals import check_fsdp, check_layout, check_model
+from pcr_plugin.verl.refusals import check_engine, check_model
 from pcr_plugin.verl.units import Sizes, halves, sizes
 
 
 class TwoGradientEngine:
-    """Mixed in before a stock FSDP engine class of veRL.
+    """Mixed in before a stock engine class of veRL, by the class for its backend.
 
     Raises:
         ValueError: at construction, a configuration that it cannot train; at a step, a loss
             that cannot be taken apart.
     """
 
-    module: torch.nn.Module
-    device_mesh: Any
-    checkpoint_manager: Any
-
     def __init__(self, *, engine_config: Any, model_config: Any, **arguments: Any) -> None:
         self._rule: UpdateRule = engine_config.update_rule
         # A launcher that validates nothing in the driver still cannot get past this.
-        check_fsdp(engine_config)
-        check_layout(engine_config, self._rule, all_ranks())
-        check_model(model_config)
+        check_engine(engine_config, self._rule, all_ranks())
+        check_model(model_config, engine_config.strategy)
         # The stock engine compares its strategy with the names that it knows.
         stock = engine_config.strategy.removeprefix(backends.PREFIX)
         object.__setattr__(engine_config, "strategy", stock)
@@ -64,21 +55,33 @@ class TwoGradientEngine:
         self._half_shares = (0.5, 0.5)
         self._all_tokens: float | None = None
 
+    def layout(self) -> Layout:
+        """Where the engine that was just built has its parameters.
+
+        Raises:
+            ValueError: a model that cannot be trained with the rule.
+        """
+        raise NotImplementedError("the class for the backend knows")
+
+    def loss_scale(self) -> float:
+        """What the host multiplies the loss by; 1 unless the parameters are fp16."""
+        raise NotImplementedError("the class for the backend knows")
+
+    @property
+    def checkpoints(self) -> Any:
+        """veRL's checkpoint manager."""
+        raise NotImplementedError("the class for the backend knows")
+
     def initialize(self) -> None:
         """Build the stock engine, then put the hooks on its model."""
         super().initialize()  # type: ignore[misc]
-        flat = flat_slices(self.module)
-        trainable = [found.name for found in flat if found.trainable] or [
-            name for name, p in self.module.named_parameters() if p.requires_grad
-        ]
+        layout = self.layout()
         settings = self._rule.settings
-        blocks = partition(trainable, settings.scope, settings.block)
-        access = Fsdp1Gradients if flat else Fsdp2Gradients
-        self._gradients: Gradients = access(self.module, blocks)
-        self._group = group_of(self.device_mesh)
+        blocks = partition(layout.names, settings.scope, settings.block)
+        self._gradients = layout.access(blocks)
+        self._group = layout.group
         self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
-        counts_shards = is_first_replica(self.device_mesh)
-        self._estimator = self._build_estimator(len(blocks), counts_shards)
+        self._estimator = self._build_estimator(len(blocks), layout)
         self._update = TwoGradientUpdate(
             self._rule,
             blocks,
@@ -86,8 +89,7 @@ class TwoGradientEngine:
             self._estimator,
             lambda table: sum_over(table.to(self._device), self._group),
             host.name("verl.utils.device", "get_torch_device")(),
-            counts_shards=counts_shards,
-            loss_scale=self._loss_scale,
+            loss_scale=self.loss_scale,
             from_first_rank=lambda compute, received: broadcast_from_first(
                 compute, received.to(self._device), self._group
             ),
@@ -110,14 +112,13 @@ class TwoGradientEngine:
         if forward_only:
             output: Output = stock(data, loss_function, forward_only=True)
             return output
-        split = SplitLoss(loss_function, self._on_micro_batch)
+        split = SplitLoss(loss_function, self.on_loss)
         self._loss_agg_mode = split.config.loss_agg_mode
         self._steps += 1
         if self._rule.observes:
             return self._observe(data, loss_function, split)
         output, metrics = self._two_gradients(data, split)
-        output["metrics"].update(as_metrics(metrics))
-        return output
+        return with_metrics(output, metrics)
 
     def optimizer_step(self) -> float:
         """The stock step; a skipped one leaves the moving averages as they were."""
@@ -129,7 +130,7 @@ class TwoGradientEngine:
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
-        if self.checkpoint_manager.should_save_extra and local_path and is_first_rank():
+        if self.checkpoints.should_save_extra and local_path and is_first_rank():
             checkpoint.save(self._update.average, local_path)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
@@ -140,29 +141,25 @@ class TwoGradientEngine:
         """
         if local_path:
             checkpoint.check_ranks(local_path, ranks_of(self._group))
-            if self.checkpoint_manager.should_load_extra:
+            if self.checkpoints.should_load_extra:
                 checkpoint.load(self._update.average, local_path)
         super().load_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
 
     def _build_estimator(
-        self, blocks: int, counts_shards: bool
+        self, blocks: int, layout: Layout
     ) -> MicroBatchEstimator | SplitHalfEstimator:
         if self._rule.settings.variance.estimator == "split_half":
             return SplitHalfEstimator(
-                self._gradients,
-                blocks,
-                lambda: self._half_shares,
-                is_first_of(self._group),
-                counts_shards,
+                self._gradients, blocks, lambda: self._half_shares, is_first_of(self._group)
             )
-        # FSDP averages over ranks what veRL has multiplied by their number.
-        scale = 1.0 / ranks_of(self._group)
-        return MicroBatchEstimator(self._gradients, blocks, scale, self._device)
-
-    def _loss_scale(self) -> float:
-        """What veRL's gradient scaler multiplies the loss by; 1 unless the parameters are fp16."""
-        scaler = getattr(self, "scaler", None)
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        return MicroBatchEstimator(
+            self._gradients,
+            blocks,
+            layout.gradient_scale,
+            self._device,
+            in_order=layout.in_order,
+            counts_units=layout.counts_units,
+        )
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
         stock = super().forward_backward_batch  # type: ignore[misc]
@@ -179,8 +176,7 @@ class TwoGradientEngine:
             _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
             self.optimizer_zero_grad()  # type: ignore[attr-defined]
         output: Output = super().forward_backward_batch(data, loss_function)  # type: ignore[misc]
-        output["metrics"].update(as_metrics(metrics))
-        return output
+        return with_metrics(output, metrics)
 
     def _parts(self, data: Any) -> list[Any]:
         """The batches of one objective's passes: the whole, or its two halves."""
@@ -199,10 +195,18 @@ class TwoGradientEngine:
         self._half_shares = (weights[0] / total, weights[1] / total)
         return list(parts)
 
-    def _on_micro_batch(self, data: Any) -> None:
+    def on_loss(self, data: Any) -> None:
+        """Called with every micro-batch whose loss is computed on this rank."""
         if self._all_tokens is not None:
             host.name("verl.utils.tensordict_utils", "assign_non_tensor")(
                 data, batch_num_tokens=self._all_tokens
             )
+
+    def announce(self, data: Any) -> None:
+        """Tell the estimator of a micro-batch before its backward pass.
+
+        Args:
+            data: the micro-batch.
+        """
         if isinstance(self._estimator, MicroBatchEstimator):
             self._estimator.start_unit(sizes(data).of(self._loss_agg_mode))

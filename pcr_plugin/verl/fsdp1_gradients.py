@@ -90,9 +90,11 @@ class Fsdp1Gradients:
     Args:
         module: the wrapped model.
         blocks: the scope's blocks, of names that `flat_slices` gives.
+        counted: whether this is the replica of the model whose shards are counted.
     """
 
-    def __init__(self, module: nn.Module, blocks: Sequence[Block]) -> None:
+    def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
+        self._counted = counted
         trainable = {found.name: found for found in flat_slices(module) if found.trainable}
         owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
         self._scope = [trainable[name] for name, _ in owners]
@@ -109,6 +111,11 @@ class Fsdp1Gradients:
     def block_of(self) -> Sequence[int]:
         """Block of every in-scope parameter."""
         return self._block_of
+
+    @property
+    def counted(self) -> Sequence[bool]:
+        """All or, in a replica of the model that is not the first, none."""
+        return [self._counted] * len(self._block_of)
 
     @property
     def device(self) -> torch.device:
@@ -151,12 +158,17 @@ class Fsdp1Gradients:
             present.add_(shard, alpha=factor)
 
     @torch.no_grad()
-    def scale_rest(self, factor: float) -> None:
-        """Multiply the gradients outside the scope."""
+    def keep_rest(self, factor: float) -> None:
+        """Multiply the gradients outside the scope, where the next pass accumulates."""
+        if factor == 1.0:
+            return
         for found in self._rest:
             shard = _gradient(found)
             if shard is not None:
                 shard.mul_(factor)
+
+    def finish_rest(self) -> None:
+        """Nothing is set aside."""
 
 
 def _gradient(found: FlatSlice) -> Tensor | None:

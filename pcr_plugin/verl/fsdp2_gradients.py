@@ -19,9 +19,11 @@ class Fsdp2Gradients:
     Args:
         module: the model after `fully_shard`; an unsharded one works too.
         blocks: the scope's blocks.
+        counted: whether this is the replica of the model whose shards are counted.
     """
 
-    def __init__(self, module: nn.Module, blocks: Sequence[Block]) -> None:
+    def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
+        self._counted = counted
         self._module = module
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
@@ -40,6 +42,11 @@ class Fsdp2Gradients:
     def block_of(self) -> Sequence[int]:
         """Block of every in-scope parameter."""
         return self._block_of
+
+    @property
+    def counted(self) -> Sequence[bool]:
+        """All or, in a replica of the model that is not the first, none."""
+        return [self._counted] * len(self._block_of)
 
     @property
     def device(self) -> torch.device:
@@ -90,11 +97,16 @@ class Fsdp2Gradients:
                 local.add_(shard, alpha=factor)
 
     @torch.no_grad()
-    def scale_rest(self, factor: float) -> None:
-        """Multiply the gradients outside the scope."""
+    def keep_rest(self, factor: float) -> None:
+        """Multiply the gradients outside the scope, where the next pass accumulates."""
+        if factor == 1.0:
+            return
         for p in self._rest:
             if p.grad is not None:
                 p.grad.mul_(factor)
+
+    def finish_rest(self) -> None:
+        """Nothing is set aside."""
 
 
 def _find_unsharded(

@@ -16,6 +16,8 @@ def concatenate(outputs: list[Output]) -> Output:
     Returns:
         `loss` and `metrics` with one value per micro-batch, as a single pass has them.
     """
+    if not any(outputs):
+        return {}  # not the last stage of a pipeline
     append_to_dict = host.name("verl.utils.py_functional", "append_to_dict")
     metrics: dict[str, Any] = {}
     for output in outputs:
@@ -35,6 +37,8 @@ def merge(plasticity: Output, stability: Output, beta: float) -> Output:
     Returns:
         The output with the keys and meaning of the stock step.
     """
+    if not plasticity:
+        return {}
     losses = [
         pla + beta * sta for pla, sta in zip(plasticity["loss"], stability["loss"], strict=True)
     ]
@@ -58,3 +62,15 @@ def as_metrics(values: dict[str, float]) -> dict[str, Any]:
     kind = host.name("verl.utils.metric", "Metric")
     mean = host.name("verl.utils.metric", "AggregationType").MEAN
     return {name: kind(aggregation=mean, value=value) for name, value in values.items()}
+
+
+def with_metrics(output: Output, values: dict[str, float]) -> Output:
+    """The output with our metrics added; without any, of a stage that has no losses, as it is.
+
+    Args:
+        output: of a step.
+        values: metric name to value.
+    """
+    if output:
+        output["metrics"].update(as_metrics(values))
+    return output

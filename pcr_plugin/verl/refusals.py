@@ -5,6 +5,7 @@ from typing import Any
 
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
+from pcr_plugin.verl.refusals_megatron import check_megatron
 
 logger = logging.getLogger(__name__)
 
@@ -69,35 +70,23 @@ def _check_kl(actor: Any, recipe: dict[str, Any]) -> None:
         )
 
 
-def check_fsdp(engine: Any) -> None:
-    """Refuse FSDP settings that cannot be shown right.
+def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> None:
+    """Refuse engine settings that cannot be shown right.
 
     Args:
-        engine: veRL's FSDPEngineConfig.
-
-    Raises:
-        ValueError: names key, value and remedy.
-    """
-    if (engine.qat or {}).get("enable", False):
-        reject(
-            f"{_ACTOR}.fsdp_config.qat.enable",
-            True,
-            "quantisation-aware training is not supported",
-        )
-
-
-def check_layout(engine: Any, rule: UpdateRule, ranks: int) -> None:
-    """Refuse layouts whose gradient is wrong, or that leave an estimator without units.
-
-    Args:
-        engine: veRL's FSDPEngineConfig.
+        engine: veRL's engine configuration of a covered backend.
         rule: the resolved rule.
-        ranks: all ranks of the actor.
+        ranks: all ranks of the actor, if they are known.
 
     Raises:
         ValueError: names key, value and remedy.
     """
-    if engine.strategy.split(":")[-1] == "fsdp" and engine.fsdp_size == 1 and ranks > 1:
+    if (getattr(engine, "qat", None) or {}).get("enable", False):
+        reject("qat.enable of the actor's engine", True, "quantisation is not supported")
+    if _backend(engine) == "megatron":
+        check_megatron(engine, rule)
+        return
+    if _backend(engine) == "fsdp" and engine.fsdp_size == 1 and (ranks or 1) > 1:
         reject(
             f"{_ACTOR}.fsdp_config.fsdp_size",
             1,
@@ -114,11 +103,32 @@ def check_layout(engine: Any, rule: UpdateRule, ranks: int) -> None:
         )
 
 
-def check_model(model: Any) -> None:
+def ranks_of_a_replica(engine: Any) -> int:
+    """Ranks that work on the same rows.
+
+    Args:
+        engine: veRL's engine configuration of a covered backend.
+    """
+    if _backend(engine) != "megatron":
+        return int(engine.ulysses_sequence_parallel_size)
+    return int(
+        engine.tensor_model_parallel_size
+        * engine.pipeline_model_parallel_size
+        * engine.context_parallel_size
+    )
+
+
+def _backend(engine: Any) -> str:
+    """The stock backend that our backend's name ends with."""
+    return str(engine.strategy).rpartition(":")[2]
+
+
+def check_model(model: Any, strategy: str) -> None:
     """Refuse model settings that cannot be shown right.
 
     Args:
         model: veRL's model configuration, as dataclass or mapping.
+        strategy: of the engine configuration.
 
     Raises:
         ValueError: names key, value and remedy.
@@ -129,6 +139,9 @@ def check_model(model: Any) -> None:
             True,
             "not shown to be right; set it to false",
         )
+    rank = (model.get("lora", None) or {}).get("rank", None) or 0
+    if strategy.endswith("megatron") and rank > 0:
+        reject("actor_rollout_ref.model.lora.rank", rank, "not built yet on Megatron; use 0")
 
 
 def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:

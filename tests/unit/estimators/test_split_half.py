@@ -19,6 +19,7 @@ class Vectors:
     """A host whose "backward pass" adds given vectors; two parameters in two blocks."""
 
     block_of: Sequence[int] = (0, 1)
+    counted: Sequence[bool] = (True, True)
     device = torch.device("cpu")
 
     def __init__(self) -> None:
@@ -40,8 +41,12 @@ class Vectors:
                 before = self.held[i]
                 self.held[i] = factor * vector + (0 if before is None else before)
 
-    def scale_rest(self, factor: float) -> None:
+    def keep_rest(self, factor: float) -> None:
         """Everything is in the scope."""
+        assert self.held == [None, None], "another pass starts from nothing"
+
+    def finish_rest(self) -> None:
+        """Nothing was set aside."""
 
 
 def run(

@@ -90,7 +90,8 @@ def test_adding_to_nothing_does_not_alias(network: Network) -> None:
 def test_only_the_rest_is_scaled(network: Network) -> None:
     gradients = hold(network)
     values = backward(network)
-    gradients.scale_rest(0.125)
+    gradients.keep_rest(0.125)
+    gradients.finish_rest()
     for name, value in held(network).items():
         factor = 1.0 if name in gradients.names else 0.125
         torch.testing.assert_close(value, factor * values[name], rtol=0, atol=0)
@@ -101,7 +102,7 @@ def test_frozen_parameters_are_left_alone(network: Network) -> None:
     trainable = [n for n, p in network.named_parameters() if p.requires_grad]
     gradients = Fsdp2Gradients(network, partition(trainable, "all"))
     assert not any(name.startswith("head.") for name in gradients.names)
-    gradients.scale_rest(2.0)
+    gradients.keep_rest(2.0)
 
 
 @pytest.mark.parametrize("weights", [WEIGHTS, [(0.5, 2.0), (0.0, 1.0)], [(1.0, 0.0), (1.0, 0.0)]])

@@ -1,0 +1,64 @@
+"""veRL's Megatron engine with two gradients a step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from pcr_plugin.distributed import gather_lists, group_of_all
+from pcr_plugin.verl.engine import TwoGradientEngine
+from pcr_plugin.verl.layout import Layout
+from pcr_plugin.verl.megatron_gradients import MegatronGradients
+from pcr_plugin.verl.megatron_slices import buffer_slices
+from pcr_plugin.verl.refusals_megatron import check_buffers, check_transformer, check_watched
+
+
+class MegatronTwoGradientEngine(TwoGradientEngine):
+    """Mixed in before the stock Megatron engine."""
+
+    module: list[Any]
+    optimizer: Any
+    tf_config: Any
+    checkpoint_mananager: Any
+
+    def layout(self) -> Layout:
+        """Parts of a layer are on tensor-parallel ranks and layers on pipeline stages; the group
+        is all of them and their replicas.
+        """
+        from megatron.core import parallel_state as mpu
+
+        check_transformer(self.tf_config, self._rule)
+        check_buffers(self.module)
+        group = group_of_all()
+        names = gather_lists([part.name for part in buffer_slices(self.module)], group)
+        replicas = mpu.get_data_parallel_world_size(with_context_parallel=True)
+        return Layout(
+            names=names,
+            access=self._access,
+            group=group,
+            # Megatron-core averages over data-parallel ranks what veRL has multiplied by them.
+            gradient_scale=1.0 / replicas,
+            in_order=True,
+            # All ranks of a pipeline and of a tensor-parallel group have the same micro-batches.
+            counts_units=mpu.get_model_parallel_group().rank() == 0,
+        )
+
+    def forward_step(self, batch_iter: Iterator[Any], model: Any, *rest: Any, **named: Any) -> Any:
+        """The stock step; every pipeline stage learns of the micro-batch, not the last alone."""
+        batch = next(batch_iter)
+        if model is self.module[0] and torch.is_grad_enabled():
+            self.announce(batch)
+        return super().forward_step(iter([batch]), model, *rest, **named)  # type: ignore[misc]
+
+    def loss_scale(self) -> float:
+        """Of Megatron-core's optimizer; 1 unless the parameters are fp16."""
+        return float(self.optimizer.get_loss_scale())
+
+    @property
+    def checkpoints(self) -> Any:
+        """veRL's checkpoint manager, which its engine spells in its own way."""
+        return self.checkpoint_mananager
+
+    def _access(self, blocks: Any) -> MegatronGradients:
+        check_watched(self.module, blocks, self._rule, self.tf_config)
+        return MegatronGradients(self.module, blocks)

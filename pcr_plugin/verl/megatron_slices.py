@@ -1,0 +1,104 @@
+"""Where Megatron-core keeps the gradient of every parameter, and who counts it.
+
+Gradients live in flat buffers, cut into buckets. After a pass a bucket's `grad_data` holds, with
+the distributed optimizer, the reduced gradient in this rank's shard of the bucket alone (the rest
+is left over from before the reduction), and without it in all of it, on every data-parallel rank.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_WRAPPED = re.compile(r"^(module\.)+")
+_EMBEDDING = "embedding.word_embeddings.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferSlice:
+    """A parameter's part of a gradient bucket.
+
+    Args:
+        name: in the whole model: layers are numbered over all pipeline stages.
+        parameter: this rank's tensor-parallel part.
+        bucket: Megatron-core's bucket, whose `grad_data` is flat.
+        owned: elements of `grad_data` that are valid here; may be empty.
+        in_model: whether this rank's part is one that no other tensor-parallel rank or pipeline
+            stage has, or the first of equal ones.
+        counted: the same among all ranks, data-parallel ones included.
+    """
+
+    name: str
+    parameter: Any
+    bucket: Any
+    owned: slice
+    in_model: bool
+    counted: bool
+
+
+def buffer_slices(chunks: Sequence[Any]) -> list[BufferSlice]:
+    """Every trainable parameter of this rank.
+
+    Args:
+        chunks: Megatron-core's DistributedDataParallel modules, one per virtual pipeline stage.
+    """
+    return [found for chunk in chunks for found in _slices_of(chunk)]
+
+
+def _slices_of(chunk: Any) -> Iterator[BufferSlice]:
+    names = _global_names(chunk.module)
+    sharded = chunk.ddp_config.use_distributed_optimizer
+    for buffer in (*chunk.buffers, *chunk.expert_parallel_buffers):
+        ranks, rank = buffer.data_parallel_group.size(), buffer.data_parallel_group.rank()
+        for bucket in buffer.buckets:
+            size = bucket.grad_data.numel()
+            shard = (rank * size // ranks, (rank + 1) * size // ranks) if sharded else (0, size)
+            for parameter in bucket.params_list:
+                first, last, _ = buffer.param_index_map[parameter]
+                start = max(first - bucket.offset, shard[0])
+                stop = min(last - bucket.offset, shard[1])
+                in_model = _is_first_of_equals(parameter)
+                yield BufferSlice(
+                    name=names[parameter],
+                    parameter=parameter,
+                    bucket=bucket,
+                    owned=slice(start, max(start, stop)),
+                    in_model=in_model,
+                    counted=in_model and (sharded or rank == 0),
+                )
+
+
+def _is_first_of_equals(parameter: nn.Parameter) -> bool:
+    """Megatron-core's own criteria for the gradient norm: a part of its own, or on the first of
+    the tensor-parallel ranks; and not the copy of the embedding on the last pipeline stage.
+    """
+    from megatron.core.tensor_parallel import param_is_not_tensor_parallel_duplicate
+    from megatron.core.transformer.module import param_is_not_shared
+
+    return bool(
+        param_is_not_shared(parameter) and param_is_not_tensor_parallel_duplicate(parameter)
+    )
+
+
+def _global_names(model: nn.Module) -> dict[nn.Parameter, str]:
+    """Names with the layers' numbers in the whole model, from 0, and without wrappers."""
+    numbers = {
+        name: layer.layer_number - 1
+        for name, layer in model.named_modules()
+        if re.search(r"\blayers\.\d+$", name) and hasattr(layer, "layer_number")
+    }
+    return {
+        # The last stage's copy of a tied embedding is the same parameter.
+        parameter: _EMBEDDING if getattr(parameter, "shared", False) else _renumber(name, numbers)
+        for name, parameter in model.named_parameters()
+    }
+
+
+def _renumber(name: str, numbers: dict[str, int]) -> str:
+    for prefix, number in numbers.items():
+        if name.startswith(prefix + "."):
+            name = f"{prefix.rpartition('.')[0]}.{number}{name[len(prefix) :]}"
+            break
+    return _WRAPPED.sub("", name)

@@ -1,0 +1,132 @@
+"""Megatron configurations that PCR cannot be right for; each error names the remedy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pcr_plugin.blocks import Block
+from pcr_plugin.config import UpdateRule
+from pcr_plugin.config.checks import reject
+from pcr_plugin.distributed import gather_lists, group_of_all
+from pcr_plugin.verl.megatron_slices import buffer_slices
+
+_MEGATRON = "actor_rollout_ref.actor.megatron"
+
+
+def check_megatron(engine: Any, rule: UpdateRule) -> None:
+    """Refuse what can be told from the engine's configuration.
+
+    Args:
+        engine: veRL's McoreEngineConfig.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    for key, why in (
+        ("use_megatron_fsdp", "its gradients are in buffers of another kind; set it to False"),
+        ("dynamic_context_parallel", "not shown to be right; set it to False"),
+    ):
+        if getattr(engine, key, False):
+            reject(f"{_MEGATRON}.{key}", True, why)
+    _check_units(f"{_MEGATRON}.context_parallel_size", engine.context_parallel_size, rule)
+
+
+def check_transformer(config: Any, rule: UpdateRule) -> None:
+    """Refuse what only the built model tells, since bridges set some of it by themselves.
+
+    Args:
+        config: Megatron-core's TransformerConfig.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    prefix = f"{_MEGATRON}.override_transformer_config"
+    if config.num_moe_experts:
+        reject(f"{prefix}.num_moe_experts", config.num_moe_experts, "not built yet on Megatron")
+    if getattr(config, "mtp_num_layers", None):
+        reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, "not built yet; use 0")
+    if config.calculate_per_token_loss:
+        reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
+    if config.gradient_accumulation_fusion and not _halves(rule):
+        reject(
+            f"{prefix}.gradient_accumulation_fusion",
+            True,
+            "weight gradients then never pass a hook; set it to False, or use "
+            "pcr.variance.estimator=split_half",
+        )
+
+
+def check_buffers(chunks: Sequence[Any]) -> None:
+    """Refuse gradient buffers that are shared or sharded in ways not shown right.
+
+    Args:
+        chunks: Megatron-core's DistributedDataParallel modules.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    for chunk in chunks:
+        instances = chunk.ddp_config.num_distributed_optimizer_instances
+        if instances > 1:
+            reject(
+                f"{_MEGATRON}.override_ddp_config.num_distributed_optimizer_instances",
+                instances,
+                "not shown to be right; use 1",
+            )
+    for part in buffer_slices(chunks):
+        start = part.bucket.grad_data.data_ptr()
+        size = part.bucket.grad_data.numel() * part.bucket.grad_data.element_size()
+        assert start <= part.parameter.main_grad.data_ptr() < start + size, part.name
+
+
+def check_watched(
+    chunks: Sequence[Any], blocks: Sequence[Block], rule: UpdateRule, config: Any
+) -> None:
+    """Refuse hooks on parameters whose gradient no single rank sees whole.
+
+    Args:
+        chunks: Megatron-core's DistributedDataParallel modules.
+        blocks: the scope's blocks.
+        rule: the resolved rule.
+        config: Megatron-core's TransformerConfig.
+
+    Raises:
+        ValueError: names the parameters and the remedy.
+    """
+    inside = {name for block in blocks for name in block.parameters}
+    here = sorted(
+        part.name
+        for part in buffer_slices(chunks)
+        if part.name in inside
+        and (
+            getattr(part.parameter, "sequence_parallel", False)
+            or (
+                getattr(part.parameter, "shared_embedding", False)
+                and config.pipeline_model_parallel_size > 1
+            )
+        )
+    )
+    # All stages raise, or the others would wait for those that did.
+    partial = gather_lists(here, group_of_all())
+    if partial and not _halves(rule):
+        reject(
+            "pcr.scope",
+            rule.settings.scope,
+            f"a rank sees only a part of the gradients of {', '.join(partial)} in a micro-batch; "
+            "leave them out, or use pcr.variance.estimator=split_half",
+        )
+
+
+def _check_units(key: str, ranks: int, rule: UpdateRule) -> None:
+    if ranks > 1 and not _halves(rule):
+        reject(
+            key,
+            ranks,
+            "a rank then sees a slice of the tokens of each micro-batch, which is no unit of "
+            "pcr.variance.estimator=micro_batch; use split_half, or set it to 1",
+        )
+
+
+def _halves(rule: UpdateRule) -> bool:
+    return rule.settings.variance.estimator == "split_half"
