@@ -18,10 +18,11 @@ class Runs:
 
     Args:
         folder: with the inputs.
+        worker: module that runs the cases on one rank.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, worker: str = "tests.distributed.worker") -> None:
+        self._folder, self._worker = folder, worker
         self._outcome = cache(self._launch)
 
     def of(self, name: str, ranks: int = 2) -> list[CaseRecord]:
@@ -39,7 +40,7 @@ class Runs:
         """The records; or the failure, which is remembered: every test would wait for it again."""
         folder = self._folder / f"ranks{ranks}"
         try:
-            run_ranks("tests.distributed.worker", ranks, folder, timeout=900)
+            run_ranks(self._worker, ranks, folder, timeout=900)
         except RuntimeError as error:
             return error
         return [

@@ -15,7 +15,15 @@ from tests.support.trajectory import Trajectory
 # Seeds with which the blocks of one model are in all three situations: in conflict with alpha c
 # above beta, in conflict with alpha c below beta (the floor binds), and not in conflict.
 # `test_gradients` checks it.
-_MODEL_SEEDS = {"wide": 1, "narrow": 2, "tied": 6, "lora": 1, "moe_fused": 3, "moe_list": 3}
+_MODEL_SEEDS = {
+    "wide": 1,
+    "narrow": 2,
+    "tied": 6,
+    "lora": 1,
+    "moe_fused": 3,
+    "moe_list": 3,
+    "even": 1,
+}
 _REFERENCE_DISTANCE = 0.15
 
 # Name to model and arguments of `mini_batch`.
@@ -29,6 +37,8 @@ BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {"rows": 12, "seed": 0}),
     "moe_fused": ("moe_fused", {"rows": 12, "seed": 2}),
     "moe_list": ("moe_list", {"rows": 12, "seed": 2}),
+    "even": ("even", {"rows": 16, "seed": 3}),
+    "even_second": ("even", {"rows": 16, "seed": 5}),
 }
 
 

@@ -1,5 +1,6 @@
 """What a rank reports about a case."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,3 +49,18 @@ class CaseRecord:
     steps: list[StepRecord] = field(default_factory=list)
     error: str = ""
     rule_loaded: bool = False
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A text that differs if any bit does."""
+    result = hashlib.sha256()
+    for tensor in tensors.values():
+        result.update(tensor.numpy().tobytes())
+    return result.hexdigest()
+
+
+def aggregated(value: Any) -> float:
+    """One number per metric, from veRL's `Metric` or its list with a value per micro-batch."""
+    if hasattr(value, "aggregate"):
+        return float(value.aggregate())
+    return float(sum(value) / len(value))

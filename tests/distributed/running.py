@@ -1,6 +1,5 @@
 """Run one case on this rank and record what happened."""
 
-import hashlib
 import sys
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from verl.workers.utils.padding import response_from_nested
 from tests.distributed.cases import CONFIGURED, VARIANTS, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
-from tests.distributed.records import CaseRecord, StepRecord
+from tests.distributed.records import CaseRecord, StepRecord, aggregated, digest
 from tests.support.checkpoint import ADAPTER
 from tests.support.gathering import shard_sizes, whole_gradients, whole_weights
 from tests.support.packed_attention import PACKED
@@ -109,13 +108,10 @@ def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int)
         output = engine.train_batch(batch, partial(ppo_loss, config=actor))
     # Of the ranks that share sequences only the first returns it.
     record.norm = output["metrics"].pop("grad_norm", record.norm)
-    record.metrics = {name: _aggregated(value) for name, value in output["metrics"].items()}
+    record.metrics = {name: aggregated(value) for name, value in output["metrics"].items()}
     record.random_state = torch.get_rng_state()
     weights = whole_weights(engine.module)
-    digest = hashlib.sha256()
-    for tensor in weights.values():
-        digest.update(tensor.numpy().tobytes())
-    record.digest = digest.hexdigest()
+    record.digest = digest(weights)
     if dist.get_rank() == 0:
         record.weights = weights
     update = getattr(engine, "_update", None)
@@ -123,16 +119,26 @@ def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int)
     return record
 
 
-def mini_batch(recipe: Recipe, inputs: Inputs, step: int) -> Any:
-    """This rank's part of a step's mini-batch."""
+def mini_batch(
+    recipe: Recipe, inputs: Inputs, step: int, replica: tuple[int, int] | None = None
+) -> Any:
+    """This rank's part of a step's mini-batch.
+
+    Args:
+        recipe: what is trained.
+        inputs: models and mini-batches.
+        step: from 0.
+        replica: data-parallel rank and number of them; by default every rank is one, or every
+            group of ranks that share sequences.
+    """
     trajectories = inputs.batches[recipe.batches[step]]
+    rank, ranks = replica or (
+        dist.get_rank() // recipe.sequence_ranks,
+        dist.get_world_size() // recipe.sequence_ranks,
+    )
     return verl_batch(
         trajectories,
-        rows_of(
-            dist.get_rank() // recipe.sequence_ranks,
-            dist.get_world_size() // recipe.sequence_ranks,
-            len(trajectories),
-        ),
+        rows_of(rank, ranks, len(trajectories)),
         use_remove_padding=recipe.remove_padding,
         use_dynamic_bsz=recipe.token_budget is not None,
         max_token_len_per_gpu=recipe.token_budget,
@@ -204,10 +210,3 @@ class _recording:
 
     def __exit__(self, *error: object) -> None:
         del self._engine.forward_step, self._engine.optimizer_step
-
-
-def _aggregated(value: Any) -> float:
-    """One number per metric, from veRL's `Metric` or its list with a value per micro-batch."""
-    if hasattr(value, "aggregate"):
-        return float(value.aggregate())
-    return float(sum(value) / len(value))

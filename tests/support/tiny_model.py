@@ -27,6 +27,9 @@ MOE_FUSED = replace(
 )
 MOE_LIST = replace(MOE_FUSED, fused_experts=False)
 
+# Heads, the MLP's width, the vocabulary and the layers can be cut in two.
+EVEN = Architecture(layers=4, hidden=24, heads=4, key_heads=2, intermediate=36, vocabulary=52)
+
 MODELS = {
     "wide": WIDE,
     "narrow": NARROW,
@@ -34,6 +37,7 @@ MODELS = {
     "lora": LORA,
     "moe_fused": MOE_FUSED,
     "moe_list": MOE_LIST,
+    "even": EVEN,
 }
 
 # Shape and standard deviation to a tensor.

@@ -1,0 +1,70 @@
+"""Every combination of layout, recipe and update rule that the Megatron engine is run with.
+
+To add one, extend `CASES`: `_cases(layout, recipe, *names of VARIANTS)`. A launch per number of
+ranks runs all of them one after the other.
+"""
+
+from dataclasses import dataclass
+
+from tests.distributed.cases import STOCK, Case
+from tests.distributed.recipe import Recipe
+from tests.support.megatron_layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class MegatronCase(Case):
+    """One recipe under one rule and one layout.
+
+    Args:
+        layout: how the model is cut.
+    """
+
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        """Unique among the cases."""
+        return f"{self.recipe.name}-{self.layout.name}-{self.variant}"
+
+
+def _cases(layout: Layout, recipe: Recipe, *variants: str) -> list[MegatronCase]:
+    return [
+        MegatronCase(recipe=recipe, layout=layout, variant=v, ranks=(layout.ranks,))
+        for v in variants
+    ]
+
+
+# Many small buckets, whose edges cut through parameters and whose shards do, too.
+_BUCKETS = ("bucket_size", 3000)
+_OVERLAP = ("overlap_grad_reduce", True)
+
+WHOLE = Layout(name="whole")
+LAYOUTS = (
+    WHOLE,
+    Layout(name="tensor2", tensor=2),
+    Layout(name="tensor2_sequence", tensor=2, sequence=True),
+    Layout(name="pipeline2", pipeline=2),
+    Layout(name="pipeline2_virtual2", pipeline=2, virtual=2),
+    Layout(name="data2", data=2),
+    Layout(name="data2_sharded", data=2, distributed_optimizer=True),
+    Layout(
+        name="data2_sharded_overlap", data=2, distributed_optimizer=True, ddp=(_OVERLAP, _BUCKETS)
+    ),
+    Layout(name="tensor2_data2_sharded", tensor=2, data=2, distributed_optimizer=True),
+    Layout(name="tensor2_pipeline2_sequence", tensor=2, pipeline=2, sequence=True),
+)
+
+# One step that moves the weights, so that replicas could drift apart.
+PLAIN = Recipe(name="even", model="even", batches=("even",), learning_rate=1e-2)
+
+# The stock case of a layout comes first.
+CASES = [case for layout in LAYOUTS for case in _cases(layout, PLAIN, STOCK)]
+
+
+def stock(case: MegatronCase) -> MegatronCase:
+    """The stock case of the same recipe and layout."""
+    return next(
+        other
+        for other in CASES
+        if (other.recipe, other.layout, other.variant) == (case.recipe, case.layout, STOCK)
+    )

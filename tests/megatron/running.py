@@ -1,0 +1,144 @@
+"""Run one case on this rank and record what happened."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from verl.workers.utils.losses import ppo_loss
+
+from tests.distributed.cases import CONFIGURED, VARIANTS
+from tests.distributed.inputs import Inputs
+from tests.distributed.records import CaseRecord, StepRecord, aggregated, digest
+from tests.distributed.running import mini_batch
+from tests.megatron.cases import MegatronCase
+from tests.support.megatron_engine import actor_config, build_engine
+from tests.support.megatron_gathering import whole_gradients, whole_weights
+from tests.support.verl_batch import ROW
+
+_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
+    """Build the engine and run every step of the recipe.
+
+    Args:
+        case: what to run.
+        inputs: models and mini-batches.
+
+    Returns:
+        The record; an error is part of it only where the case is meant to fail.
+    """
+    record = CaseRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
+    try:
+        actor, engine = build(case, inputs)
+        record.engine = f"{type(engine).__module__}.{type(engine).__qualname__}"
+        torch.manual_seed(1234 + dist.get_rank())
+        for step in range(len(case.recipe.batches)):
+            record.steps.append(run_step(case, inputs, actor, engine, step))
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        if not case.fails:
+            raise
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
+def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
+    """The actor configuration and the engine of a case.
+
+    Args:
+        case: the case.
+        inputs: models and mini-batches.
+        **settings: further arguments of `build_engine`.
+    """
+    variant, recipe = VARIANTS[case.variant], case.recipe
+    actor = actor_config(
+        layout=case.layout,
+        kind=_actor_class(case.variant),
+        precision=_PRECISIONS[recipe.precision],
+        engine=dict(recipe.engine),
+        ppo_mini_batch_size=16,
+        ppo_micro_batch_size_per_gpu=recipe.micro_batch(0),
+        use_dynamic_bsz=recipe.token_budget is not None,
+        loss_agg_mode=recipe.objective.aggregation,
+        kl_loss_type=recipe.objective.kl,
+        kl_loss_coef=recipe.beta,
+        entropy_coeff=recipe.objective.entropy,
+    )
+    if variant.rule is not None:
+        from pcr_plugin.verl import enable
+
+        enable(actor, variant.rule, log_blocks=True, **variant.settings)
+    engine = build_engine(
+        actor,
+        inputs.checkpoints[recipe.model],
+        learning_rate=recipe.learning_rate,
+        **settings,
+    )
+    return actor, engine
+
+
+def run_step(case: MegatronCase, inputs: Inputs, actor: Any, engine: Any, step: int) -> StepRecord:
+    """One optimizer step, as veRL's worker makes it."""
+    replica = (engine.get_data_parallel_rank(), engine.get_data_parallel_size())
+    batch = mini_batch(case.recipe, inputs, step, replica)
+    record = StepRecord()
+    with engine.train_mode(), _recording(engine, record):
+        output = engine.train_batch(batch, partial(ppo_loss, config=actor))
+    # Only the last stage has the losses, and only one of its tensor-parallel ranks the norm.
+    metrics = output.get("metrics", {})
+    metrics.pop("grad_norm", None)
+    record.metrics = {name: aggregated(value) for name, value in metrics.items()}
+    record.random_state = torch.get_rng_state()
+    weights = whole_weights(engine)
+    record.digest = digest(weights)
+    if dist.get_rank() == 0:
+        record.weights = weights
+    update = getattr(engine, "_update", None)
+    record.average = update.average.state_dict() if update is not None else None
+    return record
+
+
+def _actor_class(variant: str) -> type:
+    if variant == CONFIGURED:
+        from pcr_plugin.verl.actor_config import PCRMcoreActorConfig
+
+        return PCRMcoreActorConfig
+    from verl.workers.config import McoreActorConfig
+
+    kind: type = McoreActorConfig
+    return kind
+
+
+class _recording:
+    """Watches the micro-batches that come in and the gradient that the optimizer gets."""
+
+    def __init__(self, engine: Any, record: StepRecord) -> None:
+        self._engine, self._record = engine, record
+
+    def __enter__(self) -> None:
+        engine, record = self._engine, self._record
+        forward_step, optimizer_step = engine.forward_step, engine.optimizer_step
+
+        def forward(batches: Iterator[Any], model: Any, *positional: Any, **named: Any) -> Any:
+            micro_batch = next(batches)
+            # Every chunk of a stage sees every micro-batch.
+            if model is engine.module[-1]:
+                record.micro_batches.append(micro_batch[ROW].tolist())
+            return forward_step(iter([micro_batch]), model, *positional, **named)
+
+        def step() -> Any:
+            scale = float(engine.optimizer.get_loss_scale())
+            gradient = {n: g / scale for n, g in whole_gradients(engine).items()}
+            if dist.get_rank() == 0:
+                record.gradient = gradient
+            norm = optimizer_step()
+            record.norm = float(norm)
+            return norm
+
+        engine.forward_step, engine.optimizer_step = forward, step
+
+    def __exit__(self, *error: object) -> None:
+        del self._engine.forward_step, self._engine.optimizer_step

@@ -1,0 +1,63 @@
+"""veRL's own Megatron engine in every layout: the ground that our tests stand on."""
+
+import pytest
+import torch
+
+from tests.distributed.cases import STOCK
+from tests.distributed.expected import Oracle, blocks_of, relative_errors
+from tests.distributed.inputs import Inputs
+from tests.megatron.cases import CASES, MegatronCase
+from tests.megatron.conftest import MegatronRuns
+from tests.support.distances import norm
+from tests.support.tiny_model import MODELS
+
+ENGINE = "verl.workers.engine.megatron.transformer_impl.MegatronEngineWithLMHead"
+# float32 against float64.
+ERROR = 3e-6
+STOCK_CASES = [pytest.param(case, id=case.name) for case in CASES if case.variant == STOCK]
+
+
+@pytest.mark.parametrize("case", STOCK_CASES)
+def test_gradient(case: MegatronCase, runs: MegatronRuns, oracle: Oracle) -> None:
+    records = runs.replicas(case)
+    blocks = blocks_of(MODELS[case.recipe.model], "mlp")
+    expected = oracle.stock(case, records)[0]
+    errors = relative_errors(records[0].steps[0].gradient, expected, blocks)
+    print(case.name, max(errors.values()), errors)
+    assert records[0].steps[0].gradient.keys() == expected.gradient.keys()
+    assert max(errors.values()) < ERROR
+
+
+@pytest.mark.parametrize("case", STOCK_CASES)
+def test_norm_is_that_of_the_whole_gradient(case: MegatronCase, runs: MegatronRuns) -> None:
+    records = runs.records(case)
+    size = norm(records[0].steps[0].gradient)
+    assert [record.steps[0].norm for record in records] == pytest.approx([size] * len(records))
+
+
+@pytest.mark.parametrize("case", STOCK_CASES)
+def test_every_row_is_seen_once(case: MegatronCase, runs: MegatronRuns) -> None:
+    rows = [
+        row
+        for record in runs.replicas(case)
+        for micro_batch in record.steps[0].micro_batches
+        for row in micro_batch
+    ]
+    assert sorted(rows) == list(range(16))
+
+
+@pytest.mark.parametrize("case", STOCK_CASES)
+def test_replicas_are_equal_to_the_last_bit_after_a_step(
+    case: MegatronCase, runs: MegatronRuns
+) -> None:
+    assert len({record.steps[0].digest for record in runs.records(case)}) == 1
+
+
+@pytest.mark.parametrize("case", STOCK_CASES)
+def test_step_moves_the_weights(case: MegatronCase, runs: MegatronRuns, inputs: Inputs) -> None:
+    records = runs.records(case)
+    before = inputs.weights[case.recipe.model]
+    after = records[0].steps[0].weights
+    assert records[0].engine == ENGINE
+    assert after.keys() == before.keys()
+    assert not any(torch.equal(after[name], weight) for name, weight in before.items())

@@ -1,0 +1,51 @@
+"""One rank: runs every case for this number of ranks. `python -m ... <rank> <ranks> <folder>`."""
+
+import gc
+import logging
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.distributed.inputs import Inputs
+from tests.distributed.records import CaseRecord
+from tests.megatron.cases import CASES
+from tests.support import megatron_cpu, megatron_verl_cpu
+
+logger = logging.getLogger(__name__)
+
+
+def main(rank: int, ranks: int, folder: Path) -> None:
+    """Run the cases and save the records.
+
+    Args:
+        rank: of this process.
+        ranks: number of processes.
+        folder: with `inputs.pt` beside it; for the rendezvous and the records.
+    """
+    megatron_cpu.install()
+    megatron_verl_cpu.install()
+    from tests.megatron.running import run_case
+
+    gc.freeze()
+    torch.set_num_threads(1)
+    inputs = Inputs.load(folder.parent)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks
+    )
+    try:
+        records: dict[str, CaseRecord] = {}
+        for case in CASES:
+            if ranks in case.ranks:
+                start = time.monotonic()
+                records[case.name] = run_case(case, inputs)
+                logger.warning("case %s: %.1f seconds", case.name, time.monotonic() - start)
+        torch.save(records, folder / f"records{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,119 @@
+"""veRL's Megatron engine for a language model, built from its own configuration classes."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from megatron.core import parallel_state
+from verl.trainer.config import CheckpointConfig
+from verl.workers.config import (
+    HFModelConfig,
+    McoreActorConfig,
+    McoreEngineConfig,
+    McoreOptimizerConfig,
+)
+from verl.workers.engine import EngineRegistry
+
+from tests.support.megatron_layout import Layout
+
+STEPS = 10
+# Fused kernels are written for GPUs.
+_NO_FUSION = {
+    "masked_softmax_fusion": False,
+    "bias_activation_fusion": False,
+    "bias_dropout_fusion": False,
+    "gradient_accumulation_fusion": False,
+    "persist_layer_norm": False,
+    "use_cpu_initialization": True,
+}
+
+
+def actor_config(
+    *,
+    layout: Layout,
+    kind: type = McoreActorConfig,
+    precision: str = "float32",
+    engine: Mapping[str, Any],
+    **actor: Any,
+) -> Any:
+    """An actor configuration.
+
+    Args:
+        layout: how the model is cut.
+        kind: class of the actor's configuration.
+        precision: `float32`, `bfloat16` or `float16`, of parameters and computation.
+        engine: further fields of McoreEngineConfig.
+        **actor: fields of the actor's configuration.
+    """
+    engine_config = McoreEngineConfig(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual,
+        expert_model_parallel_size=layout.experts,
+        expert_tensor_parallel_size=layout.expert_tensor,
+        sequence_parallel=layout.sequence,
+        use_distributed_optimizer=layout.distributed_optimizer,
+        override_ddp_config=dict(layout.ddp),
+        override_transformer_config={
+            **_NO_FUSION,
+            # mbridge turns it on whenever there are tensor-parallel ranks and no override.
+            "sequence_parallel": layout.sequence,
+            **dict(layout.transformer),
+        },
+        vanilla_mbridge=True,
+        use_remove_padding=False,
+        dtype=precision,
+        **engine,
+    )
+    return kind(
+        rollout_n=1, use_kl_loss=True, use_torch_compile=False, megatron=engine_config, **actor
+    )
+
+
+def build_engine(
+    actor: Any,
+    checkpoint: Path,
+    *,
+    learning_rate: float,
+    contents: Mapping[str, list[str]] | None = None,
+    **model: Any,
+) -> Any:
+    """The engine that veRL's worker would build for this actor.
+
+    The model-parallel groups of an engine built before are given up: it cannot be used any more.
+
+    Args:
+        actor: the actor's configuration; its engine configuration names the backend.
+        checkpoint: folder of the model.
+        learning_rate: of Adam, constant.
+        contents: veRL's `save_contents` and `load_contents`.
+        **model: fields of HFModelConfig.
+    """
+    parallel_state.destroy_model_parallel()
+    model_config = HFModelConfig(
+        path=str(checkpoint),
+        load_tokenizer=False,
+        override_config={"attn_implementation": "eager"},
+        use_remove_padding=False,
+        **model,
+    )
+    # The engine asks its tokenizer for nothing but the id that fills up short rows.
+    object.__setattr__(model_config, "tokenizer", SimpleNamespace(pad_token_id=0))
+    optimizer = McoreOptimizerConfig(
+        lr=learning_rate, lr_decay_style="constant", total_training_steps=STEPS
+    )
+    engine = EngineRegistry.new(
+        model_type="language_model",
+        backend=actor.engine.strategy,
+        model_config=model_config,
+        engine_config=actor.engine,
+        optimizer_config=optimizer,
+        checkpoint_config=CheckpointConfig(**(contents or {})),
+    )
+    # It prints its whole configuration.
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        engine.initialize()
+    return engine
