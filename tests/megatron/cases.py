@@ -6,7 +6,7 @@ ranks runs all of them one after the other.
 
 from dataclasses import dataclass
 
-from tests.distributed.cases import STOCK, Case
+from tests.distributed.cases import CONFIGURED, STOCK, Case
 from tests.distributed.recipe import Recipe
 from tests.support.megatron_layout import Layout
 
@@ -57,8 +57,23 @@ LAYOUTS = (
 # One step that moves the weights, so that replicas could drift apart.
 PLAIN = Recipe(name="even", model="even", batches=("even",), learning_rate=1e-2)
 
-# The stock case of a layout comes first.
-CASES = [case for layout in LAYOUTS for case in _cases(layout, PLAIN, STOCK)]
+# The weights stay where the oracle has them.
+STILL = Recipe(name="still", model="even", batches=("even", "even"))
+
+# Compared with the oracle; the stock case of a layout comes first.
+AGAINST_ORACLE = [
+    case
+    for layout in LAYOUTS
+    for case in (
+        *_cases(layout, PLAIN, STOCK, "paper", "pcgrad", "sum", "robust_halves"),
+        *_cases(layout, STILL, STOCK, "robust"),
+    )
+]
+CASES = [
+    *_cases(WHOLE, PLAIN, CONFIGURED),
+    *AGAINST_ORACLE,
+    *(case for layout in LAYOUTS for case in _cases(layout, PLAIN, "observe")),
+]
 
 
 def stock(case: MegatronCase) -> MegatronCase:

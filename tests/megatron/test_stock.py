@@ -23,7 +23,6 @@ def test_gradient(case: MegatronCase, runs: MegatronRuns, oracle: Oracle) -> Non
     blocks = blocks_of(MODELS[case.recipe.model], "mlp")
     expected = oracle.stock(case, records)[0]
     errors = relative_errors(records[0].steps[0].gradient, expected, blocks)
-    print(case.name, max(errors.values()), errors)
     assert records[0].steps[0].gradient.keys() == expected.gradient.keys()
     assert max(errors.values()) < ERROR
 
