@@ -142,6 +142,8 @@ class TwoGradientUpdate:
         random_state.restore()
         self._estimator.collect(Objective.PLASTICITY, plasticity)
 
+        # What the passes have queued on the device is not ours to be counted.
+        getattr(self._device_module, "synchronize", lambda: None)()
         start = time.perf_counter()
         statistics = self._statistics(s)
         decision = self._decide(statistics, beta)
