@@ -1,10 +1,13 @@
 """The only file that calls torch.distributed."""
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+
+Result = TypeVar("Result")
 
 
 def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -48,6 +51,18 @@ def broadcast_from_first(
     if group is not None and dist.get_world_size(group) > 1:
         dist.broadcast(received, src=dist.get_global_rank(group, 0), group=group)
     return received
+
+
+def from_first_rank(compute: Callable[[], Result], group: dist.ProcessGroup) -> Result:
+    """Call a function on the first rank of a group and give its result to all.
+
+    Args:
+        compute: returns what can be pickled.
+        group: the ranks that need it.
+    """
+    results = [compute() if is_first_of(group) else None]
+    dist.broadcast_object_list(results, src=dist.get_global_rank(group, 0), group=group)
+    return cast(Result, results[0])
 
 
 def all_ranks() -> int:
@@ -107,6 +122,8 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     """
     if mesh.ndim == 1:
         return mesh.get_group()
+    if mesh.size() == dist.get_world_size() and dist.group.WORLD is not None:
+        return dist.group.WORLD
     group = dist.new_group(mesh.mesh.flatten().tolist())
     assert isinstance(group, dist.ProcessGroup), "this process is in the mesh"
     return group

@@ -139,6 +139,8 @@ class TwoGradientUpdate:
         self._estimator.collect(Objective.PLASTICITY, plasticity)
         self._gradients.finish_rest()
 
+        # What the passes have queued on the device is not ours to be counted.
+        getattr(self._device_module, "synchronize", lambda: None)()
         start = time.perf_counter()
         statistics = self._statistics(s)
         decision = self._decide(statistics, beta)

@@ -7,6 +7,7 @@ to 1, so a block in conflict gets a smaller gradient than p + beta s.
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.config.checks import reject
+
+logger = logging.getLogger(__name__)
 
 _SUFFIX = "Weighting"
 _INSTALL = 'pip install "pcr-plugin[torchjd]"'
@@ -118,4 +121,13 @@ def _arguments(kind: Any) -> dict[str, Any]:
 def _weigh(weighting: Callable[[Tensor], Tensor], gramians: Tensor) -> Tensor:
     # PCGrad draws an order in which to project, even of two.
     with torch.random.fork_rng(devices=[]):
-        return torch.stack([weighting(gramian) for gramian in gramians])
+        return torch.stack([_weights_of(weighting, gramian) for gramian in gramians])
+
+
+def _weights_of(weighting: Callable[[Tensor], Tensor], gramian: Tensor) -> Tensor:
+    """The weights, or NaN where the solver fails: other ranks wait for what this one computes."""
+    try:
+        return weighting(gramian)
+    except Exception as error:
+        logger.warning("%r failed on %s: %r", weighting, gramian.tolist(), error)
+        return torch.full_like(gramian[0], torch.nan)

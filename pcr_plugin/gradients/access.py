@@ -55,7 +55,10 @@ class Gradients(Protocol):
         ...
 
     def take(self) -> Local:
-        """Move the in-scope gradients out, without a copy; the host then has none there."""
+        """Move the in-scope gradients out: the host then has none there, or zeros.
+
+        Without a copy where a gradient is a tensor of its own.
+        """
         ...
 
     def add(self, taken: Local, factors: Sequence[float]) -> None:

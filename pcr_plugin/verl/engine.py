@@ -14,6 +14,7 @@ from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_ranks,
     broadcast_from_first,
+    from_first_rank,
     is_first_of,
     is_first_rank,
     ranks_of,
@@ -142,7 +143,9 @@ class TwoGradientEngine:
         if local_path:
             checkpoint.check_ranks(local_path, ranks_of(self._group))
             if self.checkpoints.should_load_extra:
-                checkpoint.load(self._update.average, local_path)
+                # One rank reads: folders may be local to machines, and all must go on alike.
+                state = from_first_rank(lambda: checkpoint.read(local_path), self._group)
+                checkpoint.load(self._update.average, state, local_path)
         super().load_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
 
     def _build_estimator(

@@ -196,6 +196,7 @@ LORA_ORIGINAL = Recipe(
 HALF = (
     Recipe(name="bfloat16", precision="bf16"),
     Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
+    Recipe(name="bfloat16_original", strategy="fsdp", precision="bf16", engine=(_ORIGINAL,)),
     Recipe(name="float16", precision="fp16"),
     Recipe(name="float16_flat", strategy="fsdp", precision="fp16"),
 )
@@ -259,7 +260,7 @@ AGAINST_ORACLE = [
         for r in (*KINDS, LORA_ORIGINAL)
         for c in _cases(r, STOCK, "paper", "robust_halves", "sum")
     ),
-    *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum", ranks=(1, 2))),
 ]
 
 # The stock case comes first: nothing of the veRL integration is loaded yet.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pcr_plugin.verl import checkpoint as state_file
 from tests.distributed.cases import STOCK, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
@@ -59,6 +60,9 @@ def train(inputs: Inputs, checkpoints: Path, records: Records, save: Any) -> Non
 def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     """The second step from the checkpoints: as it was, with the rule off, and on."""
     without = {"load_contents": ["model", "optimizer"]}
+    if dist.get_rank() > 0:
+        # Folders may be local to machines: only the first rank has our file.
+        state_file.read = _not_here
     for strategy, recipe in RECIPES.items():
         for name, variant, source, contents in (
             ("resumed", "robust", "robust", None),
@@ -76,6 +80,10 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     model_only = {"save_contents": ["model"]}
     _, engine = build(Case(recipe=recipe, variant="robust"), inputs, contents=model_only)
     engine.save_checkpoint(str(checkpoints / "model_only"))
+
+
+def _not_here(folder: str) -> str | None:
+    raise FileNotFoundError(folder)
 
 
 def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:

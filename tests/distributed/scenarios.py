@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.functional import linear
 
 from tests.distributed.cases import Case
@@ -16,7 +17,7 @@ from tests.distributed.inputs import Inputs
 from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
-from tests.distributed.running import build, run_step
+from tests.distributed.running import LOSS_SCALE, build, run_step
 
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
 _SKIPPING = {s: Recipe(name="skipping", strategy=s) for s in ("fsdp", "fsdp2")}
@@ -51,23 +52,50 @@ def _spoil_output_layer(engine: Any) -> None:
     engine.forward_backward_batch = spoiled
 
 
-# The micro-batch in which a layer's MLP is cut off; every pass has six of them.
+# The micro-batch in which a layer's MLP is cut off; every pass has six of them over all ranks.
 SKIPPED, MICRO_BATCHES = 1, 6
+_OVERFLOW = Recipe(
+    name="overflow", precision="fp16", batches=("mixed", "mixed", "second"), learning_rate=1e-3
+)
 
 
 def skipped_layer(strategy: str, inputs: Inputs, folder: Path) -> CaseRecord:
     """A layer whose MLP gets no gradient in one micro-batch of either pass."""
     recipe = _SKIPPING[strategy]
     actor, engine = build(Case(recipe=recipe, variant="robust"), inputs)
-    calls = 0
+    calls, here = 0, MICRO_BATCHES // dist.get_world_size()
 
     def cut(module: nn.Module, positional: Any, output: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return output.detach() if (calls - 1) % MICRO_BATCHES == SKIPPED else output
+        # With several ranks only the first one's micro-batch is cut off.
+        cut_off = dist.get_rank() == 0 and (calls - 1) % here == SKIPPED
+        return output.detach() if cut_off else output
 
     engine.module.get_submodule("model.layers.1.mlp").register_forward_hook(cut)
     return CaseRecord(steps=[run_step(recipe, inputs, actor, engine, 0)])
+
+
+def overflow(inputs: Inputs, folder: Path) -> CaseRecord:
+    """fp16 with a loss scale that overflows at first, and is then the right one.
+
+    Returns:
+        Five steps: three of which veRL skips the first; then the two others at the right scale
+        from the start, on an engine of their own.
+    """
+    record = CaseRecord()
+    case = Case(recipe=_OVERFLOW, variant="robust")
+    actor, engine = build(case, inputs)
+    too_large = 2.0**30
+    engine.scaler = ShardedGradScaler(
+        device="cpu", init_scale=too_large, backoff_factor=LOSS_SCALE / too_large
+    )
+    for step in range(3):
+        record.steps.append(run_step(_OVERFLOW, inputs, actor, engine, step))
+    actor, engine = build(case, inputs)
+    for step in (1, 2):
+        record.steps.append(run_step(_OVERFLOW, inputs, actor, engine, step))
+    return record
 
 
 def unseen_gradient(inputs: Inputs, folder: Path) -> CaseRecord:
@@ -106,8 +134,9 @@ def _no_weights(gramians: Tensor) -> Tensor:
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
     "infinite_outside": (infinite_outside, (2,)),
-    "skipped_layer": (partial(skipped_layer, "fsdp2"), (1,)),
-    "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1,)),
+    "skipped_layer": (partial(skipped_layer, "fsdp2"), (1, 2)),
+    "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1, 2)),
+    "overflow": (overflow, (2,)),
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
     "losses": (losses, (2,)),

@@ -7,12 +7,13 @@ from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
 from tests.support.tiny_model import MODELS
 
-# The stock engine computes in float32 too: its own distance from the oracle, 6e-7 to 9e-7 with the
-# wide model and 1.4e-6 with the narrow one, is what float32 gives. Two passes may add rounding of
+# The stock engine computes in float32 too: its own distance from the oracle, 6e-7 to 1.3e-6 with
+# most models, is what float32 gives. Two passes may add rounding of
 # their own, but not more than this many times as much ...
 TIMES_STOCK = 3.0
-# ... and stock itself must be near the oracle, or the comparison would mean nothing.
-STOCK_ERROR = {"fp32": 2e-6, "fp16": 1e-2, "bf16": 5e-2}
+# ... and stock itself must be near the oracle, or the comparison would mean nothing. The narrow
+# model's norms divide by the spread of four numbers: up to 4e-6, depending on the processor.
+STOCK_ERROR = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
 
 PAIRS = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")

@@ -75,14 +75,15 @@ def test_training_goes_on_after_a_skipped_step(runs: Runs) -> None:
         _assert_equal_weights(theirs, mine)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["skipped_layer", "skipped_layer_flat"])
 def test_micro_batch_that_does_not_reach_a_layer_is_a_unit_of_zero(
-    name: str, runs: Runs, oracle: Oracle
+    name: str, ranks: int, runs: Runs, oracle: Oracle
 ) -> None:
     """V of that layer's MLP, from the gradients of the other units and a zero."""
-    records = runs.of(name, 1)
+    records = runs.of(name, ranks)
     plain = case("plain-robust")
-    units = oracle.units(plain, runs.of("plain-robust", 1))
+    units = oracle.units(plain, runs.of("plain-robust", ranks))
     assert len(units) == MICRO_BATCHES
     mass = sum(unit.size for unit in units)
     shares = [unit.size / mass for unit in units]
@@ -95,6 +96,20 @@ def test_micro_batch_that_does_not_reach_a_layer_is_a_unit_of_zero(
         flat[SKIPPED] = torch.zeros_like(flat[SKIPPED])
         # The sum of a first step is a tenth of V.
         assert value == pytest.approx(0.1 * variance(flat, shares), rel=1e-5)
+
+
+def test_overflow_of_the_loss_scale_is_forgotten(runs: Runs) -> None:
+    """The skipped step leaves weights and averages alone; averages do not depend on the scale."""
+    for record in runs.of("overflow"):
+        skipped, first, second, first_alone, second_alone = record.steps
+        assert not math.isfinite(skipped.norm)
+        assert skipped.average is not None and skipped.average["sums"] == {}
+        assert skipped.metrics["pcr/degenerate_blocks"] == 4
+        assert math.isfinite(first.norm)
+        for after, alone in ((first, first_alone), (second, second_alone)):
+            assert after.digest == alone.digest != skipped.digest
+            assert after.average == alone.average
+            assert after.metrics["pcr/norm_pla"] == alone.metrics["pcr/norm_pla"]
 
 
 def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pcr_plugin import weightings
 from pcr_plugin.rules import decide
 from pcr_plugin.weightings import load
 from tests.unit.explicit_vectors import SCALES, SEEDS, Pair, combined, gramian, pair
@@ -231,3 +232,14 @@ def test_a_missing_solver_is_named(name: str, module: str, monkeypatch: pytest.M
     assert module in said
     assert 'pip install "pcr-plugin[torchjd]"' in said
     assert load("MGDA")(gramian([pair(0, 9, -0.5)])).shape == (1, 2)
+
+
+def test_a_solver_that_fails_gives_no_number(caplog: pytest.LogCaptureFixture) -> None:
+    """The other ranks wait for the first one's weights, so it must not raise."""
+
+    def fails(gramian: Tensor) -> Tensor:
+        raise ArithmeticError("not positive definite")
+
+    found = weightings._weigh(fails, torch.eye(2, dtype=torch.float64)[None])
+    assert found.isnan().all()
+    assert "not positive definite" in caplog.text

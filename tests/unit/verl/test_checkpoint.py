@@ -15,6 +15,10 @@ NAMES = ["0.mlp", "1.mlp"]
 GOOD = torch.tensor([True, True])
 
 
+def restore(average: VarianceAverage, folder: Path) -> None:
+    checkpoint.load(average, checkpoint.read(str(folder)), str(folder))
+
+
 def averaged() -> VarianceAverage:
     average = VarianceAverage(0.9)
     average.update(NAMES, STEP, GOOD)
@@ -25,7 +29,7 @@ def averaged() -> VarianceAverage:
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     average, restored = averaged(), VarianceAverage(0.9)
     checkpoint.save(average, str(tmp_path / "not there yet"))
-    checkpoint.load(restored, str(tmp_path / "not there yet"))
+    restore(restored, tmp_path / "not there yet")
     assert restored.state_dict() == average.state_dict()
     expected = average.update(NAMES, STEP, GOOD)
     torch.testing.assert_close(restored.update(NAMES, STEP, GOOD), expected, rtol=0, atol=0)
@@ -43,7 +47,7 @@ def test_a_stock_checkpoint_starts_the_averages_anew(
 ) -> None:
     average = VarianceAverage(0.9)
     with caplog.at_level(logging.WARNING, logger="pcr_plugin"):
-        checkpoint.load(average, str(tmp_path))
+        restore(average, tmp_path)
     assert "pcr_state.json" in caplog.text
     assert average.state_dict()["sums"] == {}
 
@@ -68,6 +72,47 @@ def test_a_stock_checkpoint_starts_the_averages_anew(
 def test_a_file_that_is_no_state_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "pcr_state.json").write_text(content)
     with pytest.raises(ValueError) as caught:
-        checkpoint.load(VarianceAverage(0.9), str(tmp_path))
+        restore(VarianceAverage(0.9), tmp_path)
     assert "pcr_state.json" in str(caught.value)
     assert "delete it" in str(caught.value)
+
+
+def test_a_file_left_by_an_earlier_checkpoint_is_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Off and on again: the same step's folder is written anew, without our file."""
+    extra = tmp_path / "extra_state_world_size_2_rank_0.pt"
+    extra.write_bytes(b"with the rule")
+    checkpoint.save(averaged(), str(tmp_path))
+    assert checkpoint.read(str(tmp_path)) is not None
+    extra.write_bytes(b"without it")
+    restored = VarianceAverage(0.9)
+    restore(restored, tmp_path)
+    assert restored.state_dict()["sums"] == {}
+    assert "written later" in caplog.text
+
+
+def test_an_interrupted_save_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(averaged(), str(tmp_path))
+    before = (tmp_path / "pcr_state.json").read_text()
+
+    def full(self: Path, text: str) -> int:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(VarianceAverage(0.9), str(tmp_path))
+    assert (tmp_path / "pcr_state.json").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["model_world_size_4_rank_0.pt", "optim_world_size_4_rank_0.pt"])
+def test_another_number_of_ranks_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "x_world_size_y_rank_0.pt").touch()  # somebody else's
+    checkpoint.check_ranks(str(tmp_path), 4)
+    with pytest.raises(ValueError, match="written by 4 ranks and this run has 2"):
+        checkpoint.check_ranks(str(tmp_path), 2)
+    (tmp_path / "model_world_size_2_rank_0.pt").touch()
+    checkpoint.check_ranks(str(tmp_path), 2)
