@@ -4,7 +4,7 @@ To add one, extend `CASES`: `_cases(layout, recipe, *names of VARIANTS)`. A laun
 ranks runs all of them one after the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.distributed.cases import STOCK, Case
 from tests.distributed.recipe import Recipe
@@ -57,8 +57,16 @@ LAYOUTS = (
 # One step that moves the weights, so that replicas could drift apart.
 PLAIN = Recipe(name="even", model="even", batches=("even",), learning_rate=1e-2)
 
+# The same in float64, where an error of the method cannot hide behind rounding.
+EXACT = replace(PLAIN, name="exact", precision="fp64")
+
 # The stock case of a layout comes first.
-CASES = [case for layout in LAYOUTS for case in _cases(layout, PLAIN, STOCK)]
+CASES = [
+    case
+    for layout in LAYOUTS
+    for recipe in (PLAIN, EXACT)
+    for case in _cases(layout, recipe, STOCK)
+]
 
 
 def stock(case: MegatronCase) -> MegatronCase:

@@ -14,11 +14,13 @@ from tests.distributed.inputs import Inputs
 from tests.distributed.records import CaseRecord, StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
 from tests.megatron.cases import MegatronCase
+from tests.support.megatron_cpu import exactly
 from tests.support.megatron_engine import actor_config, build_engine
 from tests.support.megatron_gathering import whole_gradients, whole_weights
 from tests.support.verl_batch import ROW
 
-_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# float64 is what float32 becomes inside of `exactly`.
+_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
@@ -31,6 +33,13 @@ def run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
     Returns:
         The record; an error is part of it only where the case is meant to fail.
     """
+    if case.recipe.precision == "fp64":
+        with exactly():
+            return _run_case(case, inputs)
+    return _run_case(case, inputs)
+
+
+def _run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
     record = CaseRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
     try:
         actor, engine = build(case, inputs)
