@@ -22,7 +22,9 @@ _MODEL_SEEDS = {
     "lora": 1,
     "moe_fused": 3,
     "moe_list": 3,
-    "even": 1,
+    "even": 2,
+    "even_tied": 2,
+    "even_normed": 2,
 }
 _REFERENCE_DISTANCE = 0.15
 
@@ -38,6 +40,8 @@ BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "moe_fused": ("moe_fused", {"rows": 12, "seed": 2}),
     "moe_list": ("moe_list", {"rows": 12, "seed": 2}),
     "even": ("even", {"rows": 16, "seed": 3}),
+    "even_tied": ("even_tied", {"rows": 16, "seed": 3}),
+    "even_normed": ("even_normed", {"rows": 16, "seed": 3}),
     "even_second": ("even", {"rows": 16, "seed": 5}),
 }
 

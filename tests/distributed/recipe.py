@@ -27,7 +27,7 @@ class Recipe:
         on_policy: the reference is the policy itself, as in a run's first step.
         strategy: `fsdp` or `fsdp2`.
         engine: fields of veRL's FSDPEngineConfig that differ from its defaults.
-        precision: in which the model computes.
+        precision: in which the model computes: `fp32`, `bf16`, `fp16`; Megatron also in `fp64`.
     """
 
     name: str

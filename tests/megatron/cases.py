@@ -4,7 +4,7 @@ To add one, extend `CASES`: `_cases(layout, recipe, *names of VARIANTS)`. A laun
 ranks runs all of them one after the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.distributed.cases import CONFIGURED, STOCK, Case
 from tests.distributed.recipe import Recipe
@@ -39,6 +39,7 @@ _BUCKETS = ("bucket_size", 3000)
 _OVERLAP = ("overlap_grad_reduce", True)
 
 WHOLE = Layout(name="whole")
+MOST = Layout(name="tensor2_pipeline2_sequence", tensor=2, pipeline=2, sequence=True)
 LAYOUTS = (
     WHOLE,
     Layout(name="tensor2", tensor=2),
@@ -51,7 +52,7 @@ LAYOUTS = (
         name="data2_sharded_overlap", data=2, distributed_optimizer=True, ddp=(_OVERLAP, _BUCKETS)
     ),
     Layout(name="tensor2_data2_sharded", tensor=2, data=2, distributed_optimizer=True),
-    Layout(name="tensor2_pipeline2_sequence", tensor=2, pipeline=2, sequence=True),
+    MOST,
 )
 
 # One step that moves the weights, so that replicas could drift apart.
@@ -60,18 +61,34 @@ PLAIN = Recipe(name="even", model="even", batches=("even",), learning_rate=1e-2)
 # The weights stay where the oracle has them.
 STILL = Recipe(name="still", model="even", batches=("even", "even"))
 
-# Compared with the oracle; the stock case of a layout comes first.
+# The same in float64, where an error of the method cannot hide behind rounding.
+EXACT = replace(PLAIN, name="exact", precision="fp64")
+
+# The tied embedding lies on the first stage and on the last, and its gradient is summed over both.
+# Norms of heads are on all tensor-parallel ranks, and their gradients are summed over these.
+KINDS = tuple(replace(EXACT, name=m, model=m, batches=(m,)) for m in ("even_tied", "even_normed"))
+
+# Compared with the oracle. The stock case of a recipe and layout comes before the others of it.
 AGAINST_ORACLE = [
-    case
-    for layout in LAYOUTS
-    for case in (
-        *_cases(layout, PLAIN, STOCK, "paper", "pcgrad", "sum", "robust_halves"),
-        *_cases(layout, STILL, STOCK, "robust"),
-    )
+    *(
+        case
+        for layout in LAYOUTS
+        for case in (
+            *_cases(layout, PLAIN, STOCK, "paper", "sum"),
+            *_cases(layout, EXACT, STOCK, "paper", "pcgrad", "robust_halves"),
+            *_cases(layout, STILL, STOCK, "robust"),
+        )
+    ),
+    *(
+        case
+        for layout in (WHOLE, MOST)
+        for recipe in KINDS
+        for case in _cases(layout, recipe, STOCK, "paper")
+    ),
 ]
 CASES = [
-    *_cases(WHOLE, PLAIN, CONFIGURED),
     *AGAINST_ORACLE,
+    *_cases(WHOLE, PLAIN, CONFIGURED),
     *(case for layout in LAYOUTS for case in _cases(layout, PLAIN, "observe")),
 ]
 

@@ -11,17 +11,25 @@ from verl.workers.utils.losses import ppo_loss
 
 from tests.distributed.cases import CONFIGURED, VARIANTS
 from tests.distributed.inputs import Inputs
-from tests.distributed.records import CaseRecord, StepRecord, aggregated, digest
+from tests.distributed.records import StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
 from tests.megatron.cases import MegatronCase
+from tests.megatron.records import MegatronRecord
+from tests.support.megatron_cpu import exactly
 from tests.support.megatron_engine import actor_config, build_engine
-from tests.support.megatron_gathering import whole_gradients, whole_weights
+from tests.support.megatron_gathering import (
+    bucket_groups,
+    unwrapped,
+    whole_gradients,
+    whole_weights,
+)
 from tests.support.verl_batch import ROW
 
-_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# float64 is what float32 becomes inside of `exactly`.
+_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
+def run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
     """Build the engine and run every step of the recipe.
 
     Args:
@@ -31,10 +39,24 @@ def run_case(case: MegatronCase, inputs: Inputs) -> CaseRecord:
     Returns:
         The record; an error is part of it only where the case is meant to fail.
     """
-    record = CaseRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
+    if case.recipe.precision == "fp64":
+        with exactly():
+            return _run_case(case, inputs)
+    return _run_case(case, inputs)
+
+
+def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
+    record = MegatronRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
     try:
         actor, engine = build(case, inputs)
         record.engine = f"{type(engine).__module__}.{type(engine).__qualname__}"
+        for chunk in engine.module:
+            model = unwrapped(chunk)
+            record.layers.append([layer.layer_number for layer in model.decoder.layers])
+            record.shards |= {name: p.numel() for name, p in model.named_parameters()}
+            groups = bucket_groups(chunk)
+            record.buckets += [b.grad_data.numel() for group in groups for b in group.buckets]
+        # Different on every rank, as in training.
         torch.manual_seed(1234 + dist.get_rank())
         for step in range(len(case.recipe.batches)):
             record.steps.append(run_step(case, inputs, actor, engine, step))

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.inputs import Inputs
-from tests.distributed.records import CaseRecord
 from tests.megatron.cases import CASES
+from tests.megatron.records import MegatronRecord
 from tests.support import megatron_cpu, megatron_verl_cpu
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def main(rank: int, ranks: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks
     )
     try:
-        records: dict[str, CaseRecord] = {}
+        records: dict[str, MegatronRecord] = {}
         for case in CASES:
             if ranks in case.ranks:
                 start = time.monotonic()

@@ -9,7 +9,7 @@ LINEARS = {"self_attn": ("q", "k", "v", "o"), "mlp": ("gate", "up", "down")}
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Sizes of a Qwen2 decoder; `heads` query heads share `key_heads` keys and values.
+    """Sizes of a Qwen2 or Qwen3 decoder; `heads` query heads share `key_heads` keys and values.
 
     Args:
         layers: number of decoder layers.
@@ -21,6 +21,8 @@ class Architecture:
         rope_base: of the rotary position embedding.
         epsilon: of the norms.
         tied: the embedding is also the output layer; there is no `lm_head.weight`.
+        normed_heads: the family is Qwen3: every head of queries and keys is normalised, and no
+            linear module has a bias.
         lora_rank: rank of an adapter on every linear module but the output layer, which is then
             all that is trained; 0 without adapters.
         lora_alpha: an adapter's product is multiplied by `lora_alpha / lora_rank`.
@@ -40,6 +42,7 @@ class Architecture:
     rope_base: float = 10_000.0
     epsilon: float = 1e-6
     tied: bool = False
+    normed_heads: bool = False
     lora_rank: int = 0
     lora_alpha: int = 0
     experts: int = 0

@@ -1,4 +1,4 @@
-"""A dense Qwen2 in plain tensor operations, in the dtype of its weights.
+"""A dense Qwen2 or Qwen3 in plain tensor operations, in the dtype of its weights.
 
 Written from the architecture's description and not from a library, so that float64 stays float64
 (library norms compute in float32) and nothing is sharded, padded or packed: one sequence at a time.
@@ -78,7 +78,9 @@ def _norm(hidden: Tensor, gain: Tensor, architecture: Architecture) -> Tensor:
 def _attention(weights: Weights, prefix: str, hidden: Tensor, architecture: Architecture) -> Tensor:
     def heads(kind: str) -> Tensor:
         projected = linear(weights, f"{prefix}{kind}_proj", hidden, architecture)
-        return projected.view(len(hidden), -1, architecture.head_width).transpose(0, 1)
+        separate = projected.view(len(hidden), -1, architecture.head_width).transpose(0, 1)
+        gain = weights.get(f"{prefix}{kind}_norm.weight")
+        return separate if gain is None else _norm(separate, gain, architecture)
 
     shared = architecture.heads // architecture.key_heads
     query = _rotate(heads("q"), architecture)

@@ -14,6 +14,7 @@ ADAPTER = "adapter"
 
 # What the two layouts of experts add to a configuration or change in it.
 _LISTED = {"architectures": ["ModuleListMoeForCausalLM"], "model_type": "module_list_moe"}
+_NORMED = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False}
 _FUSED = {
     "architectures": ["Qwen2MoeForCausalLM"],
     "model_type": "qwen2_moe",
@@ -63,6 +64,8 @@ def _model(architecture: Architecture) -> dict[str, Any]:
         "tie_word_embeddings": architecture.tied,
         "use_cache": False,
     }
+    if architecture.normed_heads:
+        config |= _NORMED | {"head_dim": architecture.head_width}
     if not architecture.experts:
         return config
     config |= {

@@ -1,14 +1,14 @@
 """Megatron-core on the CPU with gloo, without TransformerEngine, apex and flash-attention.
 
-No shim touches a number; they choose devices and stand in for what only a GPU build has. They
-change torch for the whole process, so only processes that a test starts may install them, before
-they import Megatron-core.
+No shim touches a number outside of `exactly`; they choose devices and stand in for what only a GPU
+build has. They change torch for the whole process, so only processes that a test starts may install
+them, before they import Megatron-core.
 """
 
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,12 +22,8 @@ from tests.support.shims import install as install_shims
 CPU = torch.device("cpu")
 
 
-def install(*, exact: bool = False) -> None:
+def install() -> None:
     """Redirect torch.cuda, then replace what Megatron-core lacks without TransformerEngine.
-
-    Args:
-        exact: also make float64 go through the code that is written for float32: main gradients,
-            cross entropy and optimizers. Only without veRL, whose engine has no float64.
 
     Raises:
         ImportError: a symbol is missing.
@@ -36,15 +32,32 @@ def install(*, exact: bool = False) -> None:
     _OnCPU().__enter__()
     _define_missing_names()
     install_shims(MEGATRON)
-    if exact:
-        install_shims(EXACT)
+
+
+@contextlib.contextmanager
+def exactly() -> Iterator[None]:
+    """What is asked to be float32 is float64: weights, activations, main gradients, optimizer.
+
+    Megatron-core has no float64 of its own. Tensors that are float32 already stay so until
+    something converts them.
+    """
+    before, torch_default = _OnCPU.exact, torch.get_default_dtype()
+    _OnCPU.exact = True
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        _OnCPU.exact = before
+        torch.set_default_dtype(torch_default)
 
 
 class _OnCPU(TorchFunctionMode):
-    """Literals: `device="cuda"`, `pin_memory=True`, `tensor.cuda()`.
+    """Literals: `device="cuda"`, `pin_memory=True`, `tensor.cuda()`; `torch.float32` if exact.
 
     In the schedules, the clipping of gradients, the optimizers, the rotary embedding.
     """
+
+    exact = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -56,9 +69,15 @@ class _OnCPU(TorchFunctionMode):
             kwargs["pin_memory"] = False
         if "device" in kwargs:
             kwargs["device"] = _redirected(kwargs["device"])
-        if func is Tensor.to and len(args) > 1:
-            args = (args[0], _redirected(args[1]), *args[2:])
+        # Bytes that are read as numbers are what they are.
+        if "dtype" in kwargs and func not in (Tensor.view, torch.frombuffer):
+            kwargs["dtype"] = self._widened(kwargs["dtype"])
+        if func is Tensor.to:
+            args = (args[0], *(self._widened(_redirected(value)) for value in args[1:]))
         return func(*args, **kwargs)
+
+    def _widened(self, dtype: Any) -> Any:
+        return torch.float64 if self.exact and dtype is torch.float32 else dtype
 
 
 def _redirected(device: Any) -> Any:
@@ -126,15 +145,25 @@ def _seed_cpu(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _cuda_type(original: Callable[..., Any]) -> Callable[..., Any]:
-    # Optimizers and clipping sort parameters by the text "torch.cuda.FloatTensor".
+    # Optimizers and clipping sort parameters by the text "torch.cuda.FloatTensor"; a name for
+    # float64 is not among what they know.
     def type_of(self: Tensor, *positional: Any, **named: Any) -> Any:
         answer = original(self, *positional, **named)
         # Under a mode torch looks the method up by name and so comes here a second time.
-        if isinstance(answer, str) and not answer.startswith("torch.cuda."):
-            return answer.replace("torch.", "torch.cuda.", 1)
-        return answer
+        if not isinstance(answer, str) or answer.startswith("torch.cuda."):
+            return answer
+        known = answer.replace("Double", "Float") if _OnCPU.exact else answer
+        return known.replace("torch.", "torch.cuda.", 1)
 
     return type_of
+
+
+def _widening(original: Callable[..., Any]) -> Callable[..., Any]:
+    # Asks for float32 without naming it.
+    def to_float(self: Tensor, *positional: Any, **named: Any) -> Any:
+        return self.double() if _OnCPU.exact else original(self, *positional, **named)
+
+    return to_float
 
 
 TORCH = (
@@ -151,6 +180,7 @@ TORCH = (
     Shim(symbol="torch.cuda:set_rng_state", replace=_set_cpu_state),
     Shim(symbol="torch.cuda:manual_seed", replace=_seed_cpu),
     Shim(symbol="torch:Tensor.type", replace=_cuda_type),
+    Shim(symbol="torch:Tensor.float", replace=_widening),
 )
 
 
@@ -202,29 +232,4 @@ MEGATRON = (
         replace=_sequence_parallel_norm,
     ),
     Shim(symbol="torch.distributed:all_to_all_single", replace=_sizes_as_lists),
-)
-
-
-def _double_as_float(original: Callable[..., Any]) -> Callable[..., Any]:
-    # The optimizers know float32, float16 and bfloat16 by name.
-    def type_of(self: Tensor, *positional: Any, **named: Any) -> Any:
-        answer = original(self, *positional, **named)
-        return "torch.cuda.FloatTensor" if answer == "torch.cuda.DoubleTensor" else answer
-
-    return type_of
-
-
-def _no_rounding(original: Callable[..., Any]) -> Callable[..., Any]:
-    # `.float()` means "exactly enough" there; of float64 it would drop half the digits.
-    def to_float(self: Tensor, *positional: Any, **named: Any) -> Tensor:
-        if self.dtype == torch.float64:
-            return self
-        return original(self, *positional, **named)  # type: ignore[no-any-return]
-
-    return to_float
-
-
-EXACT = (
-    Shim(symbol="torch:Tensor.type", replace=_double_as_float),
-    Shim(symbol="torch:Tensor.float", replace=_no_rounding),
 )

@@ -34,7 +34,7 @@ def _main_gradients(chunk: Any) -> _Values:
     if not chunk.ddp_config.use_distributed_optimizer:
         return {p: p.main_grad for p in chunk.parameters()}
     values: _Values = {}
-    for group in chunk.bucket_groups + chunk.expert_parallel_bucket_groups:
+    for group in bucket_groups(chunk):
         for bucket in group.buckets:
             whole = _gathered_bucket(bucket, group.intra_distributed_optimizer_instance_group)
             values |= _cut(bucket, whole)
@@ -64,7 +64,7 @@ def _whole(engine: Any, values_of: Callable[[Any], _Values]) -> dict[str, Tensor
     for chunk in engine.module:
         values = values_of(chunk)
         names = _names(engine, chunk)
-        for parameter_name, parameter in _unwrapped(chunk).named_parameters():
+        for parameter_name, parameter in unwrapped(chunk).named_parameters():
             name = names[parameter_name]
             joined = _joined(name, parameter, values[parameter])
             mine |= dict(zip(*engine.bridge._weight_to_hf_format(name, joined), strict=True))
@@ -80,10 +80,16 @@ def _names(engine: Any, chunk: Any) -> dict[str, str]:
     return names
 
 
-def _unwrapped(chunk: Any) -> nn.Module:
+def bucket_groups(chunk: Any) -> list[Any]:
+    """Groups of the buckets that a chunk's gradients are reduced in."""
+    return [*chunk.bucket_groups, *chunk.expert_parallel_bucket_groups]
+
+
+def unwrapped(chunk: Any) -> Any:
+    """The model under the wrappers of mixed precision and data parallelism."""
     while hasattr(chunk, "module"):
         chunk = chunk.module
-    return chunk  # type: ignore[no-any-return]
+    return chunk
 
 
 def _joined(name: str, parameter: Any, value: Tensor) -> Tensor:

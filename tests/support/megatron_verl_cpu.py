@@ -58,6 +58,15 @@ def _local_names(original: Callable[..., Any]) -> Callable[..., Any]:
     return names
 
 
+def _own_names(original: Callable[..., Any]) -> Callable[..., Any]:
+    # For tied embeddings mbridge changes the table of its class, and with it all later models.
+    def adjust(self: Any) -> None:
+        self._DIRECT_MAPPING = dict(self._DIRECT_MAPPING)
+        original(self)
+
+    return adjust
+
+
 def _seeded_tracker(original: Callable[..., Any]) -> Callable[..., Any]:
     # veRL does not seed Megatron-core's random states without an accelerator, and then no
     # parallel layer can be built.
@@ -96,6 +105,10 @@ def _float32_allowed(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 SHIMS = (
+    Shim(
+        symbol="mbridge.models.qwen2:Qwen2Bridge._adjust_mapping_for_shared_weights",
+        replace=_own_names,
+    ),
     Shim(
         symbol="mbridge.core.llm_bridge:LLMBridge._get_transformer_layer_spec",
         replace=_local_layers,

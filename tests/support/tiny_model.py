@@ -1,4 +1,4 @@
-"""Tiny Qwen2 models with random weights, and their Hugging Face checkpoints."""
+"""Tiny Qwen2 and Qwen3 models with random weights, and their Hugging Face checkpoints."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +29,8 @@ MOE_LIST = replace(MOE_FUSED, fused_experts=False)
 
 # Heads, the MLP's width, the vocabulary and the layers can be cut in two.
 EVEN = Architecture(layers=4, hidden=24, heads=4, key_heads=2, intermediate=36, vocabulary=52)
+EVEN_TIED = replace(EVEN, tied=True)
+EVEN_NORMED = replace(EVEN, normed_heads=True)
 
 MODELS = {
     "wide": WIDE,
@@ -38,6 +40,8 @@ MODELS = {
     "moe_fused": MOE_FUSED,
     "moe_list": MOE_LIST,
     "even": EVEN,
+    "even_tied": EVEN_TIED,
+    "even_normed": EVEN_NORMED,
 }
 
 # Shape and standard deviation to a tensor.
@@ -100,7 +104,10 @@ def _attention(a: Architecture, prefix: str, normal: _Normal) -> Weights:
     for kind, rows in outputs.items():
         name = f"{prefix}{kind}_proj."
         weights[name + "weight"] = normal(rows, a.hidden, scale=a.hidden**-0.5)
-        weights[name + "bias"] = normal(rows, scale=0.3)
+        if not a.normed_heads:
+            weights[name + "bias"] = normal(rows, scale=0.3)
+        elif kind != "v":
+            weights[f"{prefix}{kind}_norm.weight"] = 1 + normal(a.head_width, scale=0.1)
     weights[prefix + "o_proj.weight"] = normal(a.hidden, a.hidden, scale=a.hidden**-0.5)
     return weights
 

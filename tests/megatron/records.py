@@ -1,0 +1,18 @@
+"""What a rank reports about a case, beside what it reports with FSDP."""
+
+from dataclasses import dataclass, field
+
+from tests.distributed.records import CaseRecord
+
+
+@dataclass(kw_only=True)
+class MegatronRecord(CaseRecord):
+    """A case on one rank.
+
+    Attributes:
+        layers: numbers of the layers, from 1, in each of this rank's model chunks.
+        buckets: sizes of the gradient's buckets.
+    """
+
+    layers: list[list[int]] = field(default_factory=list)
+    buckets: list[int] = field(default_factory=list)
