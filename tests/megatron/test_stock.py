@@ -15,6 +15,7 @@ ENGINE = "verl.workers.engine.megatron.transformer_impl.MegatronEngineWithLMHead
 # Rounding of the precision that the model computes in.
 ERROR = {"fp64": 1e-13, "fp32": 2e-6}
 STOCK_CASES = [pytest.param(case, id=case.name) for case in CASES if case.variant == STOCK]
+TRAINED = [case for case in STOCK_CASES if case.values[0].recipe.learning_rate > 0]
 
 
 @pytest.mark.parametrize("case", STOCK_CASES)
@@ -52,7 +53,7 @@ def test_replicas_are_equal_to_the_last_bit_after_a_step(
     assert len({record.steps[0].digest for record in runs.records(case)}) == 1
 
 
-@pytest.mark.parametrize("case", STOCK_CASES)
+@pytest.mark.parametrize("case", TRAINED)
 def test_step_moves_the_weights(case: MegatronCase, runs: MegatronRuns, inputs: Inputs) -> None:
     records = runs.records(case)
     before = inputs.weights[case.recipe.model]
