@@ -65,9 +65,29 @@ EXACT = replace(PLAIN, name="exact", precision="fp64")
 # Norms of heads are on all tensor-parallel ranks, and their gradients are summed over these.
 KINDS = tuple(replace(EXACT, name=m, model=m, batches=(m,)) for m in ("even_tied", "even_normed"))
 
+# One module per expert, and the experts spread over the data-parallel ranks.
+_EXPERTS = (
+    ("moe_grouped_gemm", False),
+    ("moe_shared_expert_overlap", False),
+    ("moe_shared_expert_gate", True),
+)
+MOE = replace(EXACT, name="even_moe", model="even_moe", batches=("even_moe",))
+EXPERT_LAYOUTS = (
+    Layout(name="experts1", transformer=_EXPERTS),
+    Layout(name="experts2", data=2, experts=2, transformer=_EXPERTS),
+    Layout(
+        name="experts2_sharded",
+        data=2,
+        experts=2,
+        distributed_optimizer=True,
+        transformer=_EXPERTS,
+    ),
+)
+
 # The stock case of a recipe and layout comes before the others of it.
 CASES = [
     *(c for layout in LAYOUTS for recipe in (PLAIN, EXACT) for c in _cases(layout, recipe, STOCK)),
+    *(c for layout in EXPERT_LAYOUTS for c in _cases(layout, MOE, STOCK)),
     *(c for layout in (WHOLE, MOST) for recipe in KINDS for c in _cases(layout, recipe, STOCK)),
 ]
 
