@@ -32,6 +32,8 @@ class Fsdp2Gradients:
         self._rest = [p for name, p in named.items() if name not in inside]
         self._names = [name for name, _ in owners]
         self._block_of = [block for _, block in owners]
+        self._in_second_pass = False
+        self._watching_storage = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -81,6 +83,10 @@ class Fsdp2Gradients:
         taken = self.read()
         for p in self._scope:
             p.grad = None
+        if not self._watching_storage and any(g is not None and _is_part(g) for g in taken):
+            self._watching_storage = True
+            for p in self._scope:
+                p.register_post_accumulate_grad_hook(self._give_own_storage)
         return taken
 
     @torch.no_grad()
@@ -99,6 +105,7 @@ class Fsdp2Gradients:
     @torch.no_grad()
     def keep_rest(self, factor: float) -> None:
         """Multiply the gradients outside the scope, where the next pass accumulates."""
+        self._in_second_pass = True
         if factor == 1.0:
             return
         for p in self._rest:
@@ -107,6 +114,23 @@ class Fsdp2Gradients:
 
     def finish_rest(self) -> None:
         """Nothing is set aside."""
+        self._in_second_pass = False
+
+    @torch.no_grad()
+    def _give_own_storage(self, parameter: Tensor) -> None:
+        """Let go of what the reduction of a whole layer would keep.
+
+        FSDP2 reduces a layer into one buffer, of which all its gradients are views. In the second
+        pass those outside the scope already have a place and are added to, so a view that stays
+        would hold one more gradient of the whole layer.
+        """
+        shard = _local(parameter.grad)
+        if self._in_second_pass and shard is not None and _is_part(shard):
+            parameter.grad = _like(parameter, shard.clone())
+
+
+def _is_part(shard: Tensor) -> bool:
+    return shard.untyped_storage().nbytes() > shard.nbytes
 
 
 def _find_unsharded(

@@ -25,6 +25,7 @@ _MODEL_SEEDS = {
     "even": 2,
     "even_tied": 2,
     "even_normed": 2,
+    "even_moe": 2,
 }
 _REFERENCE_DISTANCE = 0.15
 
@@ -42,6 +43,7 @@ BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "even": ("even", {"rows": 16, "seed": 3}),
     "even_tied": ("even_tied", {"rows": 16, "seed": 3}),
     "even_normed": ("even_normed", {"rows": 16, "seed": 3}),
+    "even_moe": ("even_moe", {"rows": 16, "seed": 3}),
     "even_second": ("even", {"rows": 16, "seed": 5}),
 }
 

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -55,7 +56,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
     """A text that differs if any bit does."""
     result = hashlib.sha256()
     for tensor in tensors.values():
-        result.update(tensor.numpy().tobytes())
+        result.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return result.hexdigest()
 
 

@@ -40,14 +40,16 @@ _OVERLAP = ("overlap_grad_reduce", True)
 
 WHOLE = Layout(name="whole")
 MOST = Layout(name="tensor2_pipeline2_sequence", tensor=2, pipeline=2, sequence=True)
+TENSOR = Layout(name="tensor2", tensor=2)
+SHARDED = Layout(name="data2_sharded", data=2, distributed_optimizer=True)
 LAYOUTS = (
     WHOLE,
-    Layout(name="tensor2", tensor=2),
+    TENSOR,
     Layout(name="tensor2_sequence", tensor=2, sequence=True),
     Layout(name="pipeline2", pipeline=2),
     Layout(name="pipeline2_virtual2", pipeline=2, virtual=2),
     Layout(name="data2", data=2),
-    Layout(name="data2_sharded", data=2, distributed_optimizer=True),
+    SHARDED,
     Layout(
         name="data2_sharded_overlap", data=2, distributed_optimizer=True, ddp=(_OVERLAP, _BUCKETS)
     ),
@@ -68,6 +70,30 @@ EXACT = replace(PLAIN, name="exact", precision="fp64")
 # Norms of heads are on all tensor-parallel ranks, and their gradients are summed over these.
 KINDS = tuple(replace(EXACT, name=m, model=m, batches=(m,)) for m in ("even_tied", "even_normed"))
 
+# Parameters and computation; gradients are added up in float32. veRL's float16 needs an optimizer
+# of TransformerEngine.
+HALF = replace(PLAIN, name="half", precision="bf16")
+
+# One module per expert, and the experts spread over the data-parallel ranks.
+_EXPERTS = (
+    ("moe_grouped_gemm", False),
+    ("moe_shared_expert_overlap", False),
+    ("moe_shared_expert_gate", True),
+)
+MOE = replace(EXACT, name="even_moe", model="even_moe", batches=("even_moe",))
+EXPERT_LAYOUTS = (
+    Layout(name="experts1", transformer=_EXPERTS),
+    Layout(name="experts1_tensor2_sequence", tensor=2, sequence=True, transformer=_EXPERTS),
+    Layout(name="experts2", data=2, experts=2, transformer=_EXPERTS),
+    Layout(
+        name="experts2_sharded",
+        data=2,
+        experts=2,
+        distributed_optimizer=True,
+        transformer=_EXPERTS,
+    ),
+)
+
 # Compared with the oracle. The stock case of a recipe and layout comes before the others of it.
 AGAINST_ORACLE = [
     *(
@@ -85,10 +111,12 @@ AGAINST_ORACLE = [
         for recipe in KINDS
         for case in _cases(layout, recipe, STOCK, "paper")
     ),
+    *(case for layout in (SHARDED, TENSOR) for case in _cases(layout, HALF, STOCK, "paper")),
 ]
 CASES = [
     *AGAINST_ORACLE,
-    *_cases(WHOLE, PLAIN, CONFIGURED),
+    *(case for layout in (WHOLE, SHARDED, MOST) for case in _cases(layout, PLAIN, CONFIGURED)),
+    *(case for layout in EXPERT_LAYOUTS for case in _cases(layout, MOE, STOCK)),
     *(case for layout in LAYOUTS for case in _cases(layout, PLAIN, "observe")),
 ]
 

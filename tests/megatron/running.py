@@ -26,7 +26,7 @@ from tests.support.megatron_gathering import (
 from tests.support.verl_batch import ROW
 
 # float64 is what float32 becomes inside of `exactly`.
-_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16"}
 
 
 def run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:

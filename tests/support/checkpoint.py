@@ -13,7 +13,11 @@ from tests.oracle.linear import Weights
 ADAPTER = "adapter"
 
 # What the two layouts of experts add to a configuration or change in it.
-_LISTED = {"architectures": ["ModuleListMoeForCausalLM"], "model_type": "module_list_moe"}
+_LISTED = {
+    "architectures": ["ModuleListMoeForCausalLM"],
+    "model_type": "module_list_moe",
+    "router_aux_loss_coef": 0.0,
+}
 _NORMED = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False}
 _FUSED = {
     "architectures": ["Qwen2MoeForCausalLM"],
@@ -73,9 +77,8 @@ def _model(architecture: Architecture) -> dict[str, Any]:
         "num_experts_per_tok": architecture.experts_per_token,
         "shared_expert_intermediate_size": architecture.shared_intermediate,
     }
-    if not architecture.fused_experts:
-        return config | _LISTED
-    return config | _FUSED | {"moe_intermediate_size": architecture.intermediate}
+    config["moe_intermediate_size"] = architecture.intermediate
+    return config | (_FUSED if architecture.fused_experts else _LISTED)
 
 
 def _adapter(architecture: Architecture) -> dict[str, Any]:

@@ -126,6 +126,9 @@ class _Stream:
 
     def wait_event(self, event: Any) -> None: ...
 
+    def record_event(self, *positional: Any) -> "_Stream":
+        return self
+
     def synchronize(self) -> None: ...
 
     def record(self, *positional: Any) -> None: ...

@@ -44,7 +44,7 @@ def actor_config(
     Args:
         layout: how the model is cut.
         kind: class of the actor's configuration.
-        precision: `float32`, `bfloat16` or `float16`, of parameters and computation.
+        precision: `float32` or `bfloat16`, of parameters and computation.
         engine: further fields of McoreEngineConfig.
         **actor: fields of the actor's configuration.
     """

@@ -68,10 +68,17 @@ def _whole(engine: Any, values_of: Callable[[Any], _Values]) -> dict[str, Tensor
             name = names[parameter_name]
             joined = _joined(name, parameter, values[parameter])
             mine |= dict(zip(*engine.bridge._weight_to_hf_format(name, joined), strict=True))
-    stages: list[dict[str, Tensor]] = [{}] * engine.bridge.mpu.pp_size
     copies = {name: tensor.clone() for name, tensor in mine.items()}
-    dist.all_gather_object(stages, copies, group=parallel_state.get_pipeline_model_parallel_group())
-    return {name: tensor for stage in stages for name, tensor in stage.items()}
+    copies = _merged(copies, parallel_state.get_expert_model_parallel_group())
+    return _merged(copies, parallel_state.get_pipeline_model_parallel_group())
+
+
+def _merged(mine: dict[str, Tensor], group: dist.ProcessGroup) -> dict[str, Tensor]:
+    """What this rank has, and what only others of the group have, in one order."""
+    parts: list[dict[str, Tensor]] = [{}] * group.size()
+    dist.all_gather_object(parts, mine, group=group)
+    others = {name: tensor for part in parts for name, tensor in part.items()}
+    return {name: mine.get(name, tensor) for name, tensor in others.items()}
 
 
 def _names(engine: Any, chunk: Any) -> dict[str, str]:

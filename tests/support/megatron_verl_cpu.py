@@ -1,6 +1,7 @@
 """veRL's Megatron engine on the CPU, built by mbridge; on top of `tests.support.megatron_cpu`."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ _NORMS = {
     "pre_mlp_layernorm": "model.layers.{layer}.post_attention_layernorm.weight",
 }
 
+_EXPERT = re.compile(r"local_experts\.(\d+)\.(linear_fc\d\.weight)")
+
 
 def install() -> None:
     """Replace what the engine does only with a GPU.
@@ -23,6 +26,7 @@ def install() -> None:
     """
     install_shims(SHIMS)
     _register_engine()
+    _register_model()
 
 
 def _register_engine() -> None:
@@ -32,6 +36,15 @@ def _register_engine() -> None:
 
     if "cpu" not in EngineRegistry._engines["language_model"]["megatron"]:
         EngineRegistry.register("language_model", "megatron", "cpu")(MegatronEngineWithLMHead)
+
+
+def _register_model() -> None:
+    # Qwen2-MoE with its experts one by one, as its checkpoints have them.
+    from mbridge.core.bridge import _MODEL_REGISTRY
+
+    import tests.support.module_list_moe
+
+    _MODEL_REGISTRY[tests.support.module_list_moe.MODEL_TYPE] = _MODEL_REGISTRY["qwen2_moe"]
 
 
 def _local_layers(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +67,19 @@ def _local_names(original: Callable[..., Any]) -> Callable[..., Any]:
         if name.startswith("decoder.layers.") and parts[3] in _NORMS:
             return [_NORMS[parts[3]].format(layer=parts[2])]
         return original(self, name)  # type: ignore[no-any-return]
+
+    return names
+
+
+def _local_experts(original: Callable[..., Any]) -> Callable[..., Any]:
+    # Without TransformerEngine every expert is a module of its own, counted on its rank. mbridge
+    # knows one module with numbered weights.
+    def names(self: Any, model: Any, consider_ep: bool = True) -> dict[str, str]:
+        first = self.mpu.ep_rank * (self.config.num_moe_experts or 0) // self.mpu.ep_size
+        return {
+            local: _EXPERT.sub(lambda found: f"{found[2]}{int(found[1]) + first}", name)
+            for local, name in original(self, model, consider_ep=False).items()
+        }
 
     return names
 
@@ -105,6 +131,10 @@ def _float32_allowed(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 SHIMS = (
+    Shim(
+        symbol="mbridge.core.bridge:Bridge._weight_name_mapping_mcore_local_to_global",
+        replace=_local_experts,
+    ),
     Shim(
         symbol="mbridge.models.qwen2:Qwen2Bridge._adjust_mapping_for_shared_weights",
         replace=_own_names,

@@ -31,6 +31,16 @@ MOE_LIST = replace(MOE_FUSED, fused_experts=False)
 EVEN = Architecture(layers=4, hidden=24, heads=4, key_heads=2, intermediate=36, vocabulary=52)
 EVEN_TIED = replace(EVEN, tied=True)
 EVEN_NORMED = replace(EVEN, normed_heads=True)
+# Half the experts to either of two ranks.
+EVEN_MOE = replace(
+    EVEN,
+    layers=2,
+    intermediate=16,
+    experts=4,
+    experts_per_token=2,
+    shared_intermediate=8,
+    fused_experts=False,
+)
 
 MODELS = {
     "wide": WIDE,
@@ -42,6 +52,7 @@ MODELS = {
     "even": EVEN,
     "even_tied": EVEN_TIED,
     "even_normed": EVEN_NORMED,
+    "even_moe": EVEN_MOE,
 }
 
 # Shape and standard deviation to a tensor.
