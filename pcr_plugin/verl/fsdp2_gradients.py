@@ -28,7 +28,7 @@ class Fsdp2Gradients:
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
         inside = {name for name, _ in owners}
-        self._scope = [named[name] for name, _ in owners]
+        self._scope: list[Any] = [named[name] for name, _ in owners]
         self._rest = [p for name, p in named.items() if name not in inside]
         self._names = [name for name, _ in owners]
         self._block_of = [block for _, block in owners]

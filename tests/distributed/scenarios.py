@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
 from tests.distributed.cases import Case
@@ -16,7 +17,7 @@ from tests.distributed.degenerate_cases import DEGENERATE
 from tests.distributed.inputs import Inputs
 from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
-from tests.distributed.records import CaseRecord
+from tests.distributed.records import CaseRecord, StepRecord
 from tests.distributed.running import LOSS_SCALE, build, run_step
 
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
@@ -131,12 +132,39 @@ def _no_weights(gramians: Tensor) -> Tensor:
     raise AssertionError("only the first rank computes")
 
 
+def memory(strategy: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """What gradients hold when both exist.
+
+    Returns:
+        One step whose metrics are bytes: `held` by all gradients and the taken ones, in `whole`
+        one gradient of the model on this rank, and in the `scope`.
+    """
+    recipe = _SKIPPING[strategy]
+    actor, engine = build(Case(recipe=recipe, variant="paper"), inputs)
+    statistics, found = engine._update._statistics, {}
+
+    def measure(taken: list[Tensor | None]) -> Any:
+        held = [p.grad for p in engine.module.parameters()]
+        local = [g.to_local() if isinstance(g, DTensor) else g for g in held]
+        storages = [g.untyped_storage() for g in (*local, *taken)]
+        found["held"] = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+        found["whole"] = sum(g.nbytes for g in local)
+        found["scope"] = sum(g.nbytes for g in taken)
+        return statistics(taken)
+
+    engine._update._statistics = measure
+    run_step(recipe, inputs, actor, engine, 0)
+    return CaseRecord(steps=[StepRecord(metrics={n: float(v) for n, v in found.items()})])
+
+
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
     "infinite_outside": (infinite_outside, (2,)),
     "skipped_layer": (partial(skipped_layer, "fsdp2"), (1, 2)),
     "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1, 2)),
     "overflow": (overflow, (2,)),
+    "memory": (partial(memory, "fsdp2"), (2,)),
+    "memory_flat": (partial(memory, "fsdp"), (2,)),
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
     "losses": (losses, (2,)),

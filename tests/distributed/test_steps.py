@@ -112,6 +112,16 @@ def test_overflow_of_the_loss_scale_is_forgotten(runs: Runs) -> None:
             assert after.metrics["pcr/norm_pla"] == alone.metrics["pcr/norm_pla"]
 
 
+@pytest.mark.parametrize("name", ["memory", "memory_flat"])
+def test_second_gradient_costs_the_scope_s_share_of_one(name: str, runs: Runs) -> None:
+    steps = [record.steps[0].metrics for record in runs.of(name)]
+    whole, scope = (sum(bytes_of[kind] for bytes_of in steps) for kind in ("whole", "scope"))
+    assert whole > 1.3 * scope > 0  # so that one gradient more would be seen
+    for bytes_of in steps:
+        # FSDP2 aligns the parts of its buffer.
+        assert bytes_of["held"] <= 1.02 * (bytes_of["whole"] + bytes_of["scope"])
+
+
 def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:
     error = runs.of("unseen_gradient", 1)[0].error
     assert error.startswith("RuntimeError")
