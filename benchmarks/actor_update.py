@@ -6,6 +6,7 @@ writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` i
 """
 
 import argparse
+import gc
 import json
 import platform
 import statistics
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "observe, a measuring step": ("observe", {"observe_every": 1}),
 }
 
+STRATEGIES = ("fsdp", "fsdp2")
 Update = Callable[[Any], dict[str, Any]]
 
 
@@ -96,7 +98,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 PAGE = """# What it costs
 
-Seconds of one actor update (`train_batch` of veRL's real FSDP2 engine: zero, passes, clip, step) of
+Seconds of one actor update (`train_batch` of veRL's real engine: zero, passes, clip, step) of
 stock veRL and of each rule, in one process, interleaved. Two gradients by two whole passes cost
 twice the stock update; the limit for exact separate gradients is lower
 (a shared forward pass is not built yet).
@@ -108,7 +110,7 @@ a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}, float32, ran
 {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches} micro-batches;
 activation checkpointing {checkpointing}.
 
-{table}
+{tables}
 The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
 the all-reduce, the rule and the combination, as a share of the update.
 
@@ -123,7 +125,11 @@ def page(report: dict[str, Any]) -> str:
     """The markdown page for a report, so that its numbers cannot drift from the file's."""
     workload = report["workload"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    values = {**report, **workload, "versions": versions, "table": table(report["results"])}
+    tables = "\n".join(
+        f"`strategy={strategy}`:\n\n{table(results)}"
+        for strategy, results in report["results"].items()
+    )
+    values = {**report, **workload, "versions": versions, "tables": tables}
     values["checkpointing"] = "on" if workload["checkpointing"] else "off"
     return PAGE.format_map(values)
 
@@ -146,7 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
     parser.add_argument("--repeats", type=int, default=10)
     for field in fields(Workload):
-        if field.type is not bool:
+        if field.type is int:
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}", type=int, default=field.default
             )
@@ -157,13 +163,16 @@ def main() -> None:
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
-    results = measure(workload, repeats)
+    results = {}
+    for strategy in STRATEGIES:
+        results[strategy] = measure(replace(workload, strategy=strategy), repeats)
+        gc.collect()  # the engines of one strategy are not there while the next is measured
     torch.distributed.destroy_process_group()
     out.mkdir(parents=True, exist_ok=True)
     report = {**conditions(workload, repeats), "results": results}
     (out / "benchmarks.json").write_text(json.dumps(report, indent=2) + "\n")
     (out / "benchmarks.md").write_text(page(report))
-    print(table(results))
+    print(page(report))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Workload:
         response: tokens of the longest response.
         micro_batches: per rank and mini-batch.
         checkpointing: recompute activations.
+        strategy: `fsdp` or `fsdp2`.
     """
 
     width: int = 512
@@ -48,6 +49,7 @@ class Workload:
     response: int = 96
     micro_batches: int = 4
     checkpointing: bool = False
+    strategy: str = "fsdp2"
 
 
 def save_model(workload: Workload, folder: Path) -> None:
@@ -134,10 +136,12 @@ def make_update(
         A function from a mini-batch to the step's output.
     """
     precision = dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")
-    fsdp = FSDPEngineConfig(strategy="fsdp2", mixed_precision=precision, use_torch_compile=False)
+    fsdp = FSDPEngineConfig(
+        strategy=workload.strategy, mixed_precision=precision, use_torch_compile=False
+    )
     ranks = torch.distributed.get_world_size()
     actor = FSDPActorConfig(
-        strategy="fsdp2",
+        strategy=workload.strategy,
         rollout_n=1,
         ppo_mini_batch_size=workload.sequences * ranks,
         ppo_micro_batch_size_per_gpu=workload.sequences // workload.micro_batches,
