@@ -20,7 +20,7 @@ VISIBLE = 1e-6
 SPOILED = [pytest.param(c, id=c.name) for c in MISTAKEN if not c.fails]
 NOTICED = [pytest.param(c, id=c.name) for c in MISTAKEN if c.fails]
 RIGHTLY = [
-    pytest.param(c, id=c.name)
+    pytest.param(c, id=c.rightly.name)
     for c in {mistaken.rightly.name: mistaken for mistaken in MISTAKEN}.values()
 ]
 
