@@ -103,7 +103,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ),
     (
         [*MEGATRON, f"{ACTOR}.megatron.qat.enable=True"],
-        "qat.enable of the actor's engine=True",
+        f"{ACTOR}.megatron.qat.enable=True",
         ["not supported"],
     ),
     # Tensor-parallel ranks and pipeline stages work on the same rows: no more units for them.
