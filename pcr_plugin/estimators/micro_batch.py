@@ -21,6 +21,7 @@ class MicroBatchEstimator:
     A parameter that a micro-batch does not reach (an expert without tokens, a layer that was
     skipped) has no gradient there and contributes nothing, which is what the sum then holds. What
     would make V wrong is a gradient that no hook saw, or one that came in pieces: both are errors.
+    In a pipeline so is a gradient that only some units have.
 
     Args:
         gradients: the host's gradients, which report what autograd computes.
@@ -95,6 +96,18 @@ class MicroBatchEstimator:
             raise RuntimeError(
                 f"pcr.variance.estimator='micro_batch' saw no gradient of {self._names(missed)} "
                 f"in {len(self._sizes)} micro-batches, but there is one. {_REMEDY}"
+            )
+        if self._in_order:
+            self._check_order()
+
+    def _check_order(self) -> None:
+        """Refuse a gradient that some units lack: it cannot be told which ones."""
+        last = len(self._sizes) - 1
+        if fewer := {i for i, reached in enumerate(self._reached_in) if -1 < reached < last}:
+            raise RuntimeError(
+                f"pcr.variance.estimator='micro_batch' saw gradients of {self._names(fewer)} in "
+                f"some, but not in every one of {len(self._sizes)} micro-batches, of which "
+                f"several are under way at a time. {_REMEDY}"
             )
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:

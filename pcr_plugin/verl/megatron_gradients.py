@@ -57,11 +57,11 @@ class MegatronGradients:
     def watch(self, seen: Seen) -> None:
         """Report the gradients that autograd hands to Megatron-core's buffers.
 
-        A parameter that tensor-parallel ranks share is reported by the first of them.
+        Of a parameter that tensor-parallel ranks share all but the first report a zero: that
+        there was a gradient, which would otherwise be taken for one that no hook saw.
         """
         for index, part in enumerate(self._scope):
-            if part.in_model:
-                part.parameter.register_hook(_report(index, seen))
+            part.parameter.register_hook(_report(index, seen, part.in_model))
 
     def read(self) -> Local:
         """The owned slices in the scope, as views."""
@@ -104,8 +104,8 @@ def _gradient(part: BufferSlice) -> Tensor:
     return gradient
 
 
-def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
+def _report(index: int, seen: Seen, counts: bool) -> Callable[[Tensor], None]:
     def report(gradient: Tensor) -> None:
-        seen(index, gradient)
+        seen(index, gradient if counts else gradient.new_zeros(()))
 
     return report

@@ -81,9 +81,11 @@ def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> Non
     Raises:
         ValueError: names key, value and remedy.
     """
+    block = "megatron" if _backend(engine) == "megatron" else "fsdp_config"
     if (getattr(engine, "qat", None) or {}).get("enable", False):
-        reject("qat.enable of the actor's engine", True, "quantisation is not supported")
-    if _backend(engine) == "megatron":
+        key = f"{_ACTOR}.{block}.qat.enable"
+        reject(key, True, "quantisation-aware training is not supported")
+    if block == "megatron":
         check_megatron(engine, rule)
         return
     if _backend(engine) == "fsdp" and engine.fsdp_size == 1 and (ranks or 1) > 1:

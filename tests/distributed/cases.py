@@ -71,6 +71,16 @@ VARIANTS = {
     "mgda": Variant(rule="torchjd:MGDAWeighting", oracle=Rule(name="mgda")),
     "tensor": Variant(rule="pcr", settings={"block": "tensor"}, oracle=PAPER, blocks="tensor"),
     "global": Variant(rule="pcr", settings={"block": "global"}, oracle=PAPER, blocks="global"),
+    "everything": Variant(
+        rule="pcr", settings={"scope": "all", "block": "global"}, oracle=PAPER, blocks="everything"
+    ),
+    "everything_halves": Variant(
+        rule="pcr",
+        settings={"scope": "all", "block": "global", "variance": _HALVES},
+        oracle=PAPER,
+        blocks="everything",
+        halves=True,
+    ),
     "attention": Variant(
         rule="pcr", settings={"scope": "attention"}, oracle=PAPER, blocks="attention"
     ),

@@ -10,11 +10,11 @@ from tests.distributed.cases import VARIANTS, Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord
-from tests.oracle.architecture import LINEARS, Architecture, mlp_members
+from tests.oracle.architecture import LINEARS, Architecture, mlp_members, trainable
 from tests.oracle.gradients import Gradient, Unit, unit_gradients
 from tests.oracle.objective import Objective
 from tests.oracle.rule import Blocks, Rule, Step, step
-from tests.support.tiny_model import MODELS
+from tests.support.tiny_model import MODELS, random_weights
 
 Units = tuple[tuple[int, ...], ...]
 
@@ -24,7 +24,8 @@ def blocks_of(architecture: Architecture, kind: str) -> Blocks:
 
     Args:
         architecture: sizes of the model.
-        kind: `mlp`, `attention`, `tensor`, `global` or `regex` (layers 0 and 2, `down` alone).
+        kind: `mlp`, `attention`, `tensor`, `global`, `everything` (the whole model in one block)
+            or `regex` (layers 0 and 2, `down` alone).
     """
     layers = range(architecture.layers)
     mlp = {f"{layer}.mlp": mlp_members(architecture, layer) for layer in layers}
@@ -36,6 +37,8 @@ def blocks_of(architecture: Architecture, kind: str) -> Blocks:
         }
     if kind == "global":
         return {"all": [name for names in mlp.values() for name in names]}
+    if kind == "everything":
+        return {"all": trainable(architecture, random_weights(architecture, seed=0))}
     if kind == "regex":
         return {f"{layer}.mlp": [mlp_members(architecture, layer)[2]] for layer in (0, 2)}
     assert kind == "mlp", kind

@@ -5,6 +5,7 @@ from tests.integration.recipes import ACTOR
 RULE = f"{ACTOR}.update_rule=pcr"
 PCR = f"{ACTOR}.pcr"
 SPLIT_HALF = f"{PCR}.variance.estimator=split_half"
+MEGATRON = ("model_engine=megatron", f"{ACTOR}.strategy=megatron")
 
 # overrides -> (key=value as the message begins, words of what is allowed or helps)
 REFUSED: list[tuple[list[str], str, list[str]]] = [
@@ -68,12 +69,58 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ),
     # Backends.
     *(
-        (["model_engine=" + engine], f"{ACTOR}.strategy={engine!r}", [status, "use fsdp, fsdp2"])
-        for engine, status in (
-            ("megatron", "not built yet"),
-            ("veomni", "not covered"),
-            ("torchtitan", "not covered"),
+        (
+            ["model_engine=" + engine],
+            f"{ACTOR}.strategy={engine!r}",
+            ["not covered", "use fsdp, fsdp2, megatron"],
         )
+        for engine in ("veomni", "torchtitan")
+    ),
+    # Megatron.
+    (
+        [*MEGATRON, f"{ACTOR}.megatron.use_megatron_fsdp=True"],
+        f"{ACTOR}.megatron.use_megatron_fsdp=True",
+        ["buffers of another kind", "set it to False"],
+    ),
+    (
+        [
+            *MEGATRON,
+            f"{ACTOR}.megatron.dynamic_context_parallel=True",
+            f"{ACTOR}.megatron.max_seqlen_per_dp_cp_rank=512",
+        ],
+        f"{ACTOR}.megatron.dynamic_context_parallel=True",
+        ["set it to False"],
+    ),
+    (
+        [*MEGATRON, f"{ACTOR}.megatron.context_parallel_size=2"],
+        f"{ACTOR}.megatron.context_parallel_size=2",
+        ["slice of the tokens", "use split_half", "set it to 1"],
+    ),
+    (
+        [*MEGATRON, "actor_rollout_ref.model.lora.rank=8"],
+        "actor_rollout_ref.model.lora.rank=8",
+        ["not built yet on Megatron", "use 0"],
+    ),
+    (
+        [*MEGATRON, f"{ACTOR}.megatron.qat.enable=True"],
+        f"{ACTOR}.megatron.qat.enable=True",
+        ["not supported"],
+    ),
+    # Tensor-parallel ranks and pipeline stages work on the same rows: no more units for them.
+    *(
+        (
+            [
+                *MEGATRON,
+                "trainer.n_gpus_per_node=4",
+                f"{ACTOR}.megatron.tensor_model_parallel_size=2",
+                f"{ACTOR}.megatron.pipeline_model_parallel_size=2",
+                *halves,
+                f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
+            ],
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
+            ["8 sequences", "at most 4"],
+        )
+        for halves in ([], [SPLIT_HALF])
     ),
     # A single unit has no spread.
     (

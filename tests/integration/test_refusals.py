@@ -9,12 +9,12 @@ import sys
 from typing import Any
 
 import pytest
-from verl.workers.config import FSDPActorConfig, McoreActorConfig
+from verl.workers.config import FSDPActorConfig, McoreActorConfig, McoreEngineConfig
 
 from pcr_plugin.verl import enable
 from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
 from tests.integration.recipes import ACTOR, RECIPE, actor_of, validated
-from tests.integration.refused_settings import PCR, REFUSED, RULE, SPLIT_HALF
+from tests.integration.refused_settings import MEGATRON, PCR, REFUSED, RULE, SPLIT_HALF
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -99,6 +99,19 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [f"{PCR}.preset=robust", f"{PCR}.variance.ema=0", f"{PCR}.scope=[mlp,lm_head]"],
         [f"{ACTOR}.loss_agg_mode=seq-mean-token-mean", f"{ACTOR}.entropy_coeff=0.01"],
         ["actor_rollout_ref.model.enable_gradient_checkpointing=True"],
+        [*MEGATRON],
+        [*MEGATRON, SPLIT_HALF, f"{ACTOR}.megatron.context_parallel_size=2"],
+        [*MEGATRON, f"{ACTOR}.megatron.tensor_model_parallel_size=2"],
+        # All eight rows are in the only replica: two micro-batches of four.
+        [
+            *MEGATRON,
+            SPLIT_HALF,
+            "trainer.n_gpus_per_node=4",
+            f"{ACTOR}.megatron.tensor_model_parallel_size=2",
+            f"{ACTOR}.megatron.pipeline_model_parallel_size=2",
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+        ],
+        [*MEGATRON, f"{ACTOR}.megatron.use_distributed_optimizer=False"],
     ],
     ids=" ".join,
 )
@@ -126,10 +139,10 @@ def test_a_biased_estimator_warns_once_and_suggests_k3_plus(
     assert "k3+" in warnings[0]
 
 
-def from_code(**changes: Any) -> FSDPActorConfig:
+def from_code(kind: type = FSDPActorConfig, **changes: Any) -> Any:
     values = {"strategy": "fsdp2", "rollout_n": 1, "ppo_micro_batch_size_per_gpu": 1}
     good = {"use_kl_loss": True, "kl_loss_type": "k3+"}
-    return FSDPActorConfig(**(values | good | changes))
+    return kind(**(values | good | changes))
 
 
 def test_enabling_from_code_refuses_the_same() -> None:
@@ -146,8 +159,19 @@ def test_enabling_from_code_refuses_the_same() -> None:
         enable(from_code(), "pcr", gate=3)
     with pytest.raises(ValueError, match=r"pcr\.floor=True.*stability_floor"):
         enable(from_code(), "pcr", floor=True)
-    with pytest.raises(ValueError, match="megatron"):
-        enable(McoreActorConfig(rollout_n=1, ppo_micro_batch_size_per_gpu=1), "pcr")
+
+
+def test_enabling_from_code_on_megatron() -> None:
+    """The same refusals, and our backend if there is none."""
+    good = from_code(McoreActorConfig, strategy="megatron")
+    assert enable(good, "pcr").engine.strategy == "pcr:megatron"
+    with pytest.raises(ValueError, match=r"use_kl_loss=False is not possible"):
+        enable(from_code(McoreActorConfig, strategy="megatron", use_kl_loss=False), "pcr")
+    whole = McoreEngineConfig(use_megatron_fsdp=True)
+    refused = from_code(McoreActorConfig, strategy="megatron", megatron=whole)
+    with pytest.raises(ValueError, match=r"megatron\.use_megatron_fsdp=True is not possible"):
+        enable(refused, "pcr")
+    assert refused.engine.strategy == "megatron"
 
 
 def test_a_refused_actor_is_left_as_it_was() -> None:

@@ -11,6 +11,8 @@ import torch.distributed as dist
 
 from tests.distributed.inputs import Inputs
 from tests.megatron.cases import CASES
+from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
+from tests.megatron.mistakes import mistake_of
 from tests.megatron.records import MegatronRecord
 from tests.support import megatron_cpu, megatron_verl_cpu
 
@@ -37,10 +39,11 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     )
     try:
         records: dict[str, MegatronRecord] = {}
-        for case in CASES:
+        for case in (*CASES, *RIGHT, *MISTAKEN):
             if ranks in case.ranks:
                 start = time.monotonic()
-                records[case.name] = run_case(case, inputs)
+                with mistake_of(case):
+                    records[case.name] = run_case(case, inputs)
                 logger.warning("case %s: %.1f seconds", case.name, time.monotonic() - start)
         torch.save(records, folder / f"records{rank}.pt")
     finally:

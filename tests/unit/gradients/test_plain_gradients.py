@@ -147,3 +147,14 @@ def test_a_parameter_that_one_loss_does_not_reach(network: Network, missing: str
         assert after is None
     else:
         torch.testing.assert_close(after, expected)
+
+
+def test_a_rank_without_parameters_in_the_scope_changes_nothing(network: Network) -> None:
+    """A pipeline stage that holds the output layer alone, whose blocks are elsewhere."""
+    gradients = Fsdp2Gradients(network, [])
+    values = backward(network)
+    s = gradients.take()
+    assert list(gradients.block_of) == list(gradients.names) == s == gradients.read() == []
+    combine_(gradients, s, WEIGHTS)
+    for name, value in held(network).items():
+        torch.testing.assert_close(value, values[name], rtol=0, atol=0)

@@ -1,0 +1,162 @@
+"""Mistakes that an engine on Megatron-core could make, each put into the product code on purpose.
+
+The comparison with the oracle must notice every one of them: `test_mistakes`. To add one, write a
+context manager and extend `MISTAKES`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+
+Mistake = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def dots_over_whole_buffers() -> Iterator[None]:
+    """With a distributed optimizer what a rank does not own is stale: not reduced over ranks."""
+
+    def whole(part: Any) -> Any:
+        distance = part.parameter.main_grad.data_ptr() - part.bucket.grad_data.data_ptr()
+        start = distance // part.bucket.grad_data.element_size()
+        return replace(part, owned=slice(start, start + part.parameter.numel()))
+
+    with _every_slice(whole):
+        yield
+
+
+@contextmanager
+def copies_counted() -> Iterator[None]:
+    """What tensor-parallel ranks share, and hold in equal copies, is counted on each of them."""
+    with _every_slice(lambda part: replace(part, in_model=True, counted=True)):
+        yield
+
+
+@contextmanager
+def replicas_counted() -> Iterator[None]:
+    """Without a distributed optimizer data-parallel ranks hold the same reduced gradients."""
+    with _every_slice(lambda part: replace(part, counted=part.in_model)):
+        yield
+
+
+@contextmanager
+def last_embedding_counted() -> Iterator[None]:
+    """A tied embedding is on the last pipeline stage, too."""
+
+    def everywhere(part: Any) -> Any:
+        if not getattr(part.parameter, "shared", False):
+            return part
+        return replace(part, in_model=True, counted=True)
+
+    with _every_slice(everywhere):
+        yield
+
+
+@contextmanager
+def nothing_zeroed() -> Iterator[None]:
+    """A pass starts with what the pass before has left in the buffers."""
+    from pcr_plugin.verl.megatron_gradients import MegatronGradients
+
+    keep_rest = MegatronGradients.keep_rest
+
+    @torch.no_grad()
+    def keeping(self: Any, factor: float) -> None:
+        buffers = [buffer for chunk in self._chunks for buffer in chunk.buffers]
+        left = [buffer.grad_data.clone() for buffer in buffers]
+        keep_rest(self, factor)
+        for buffer, values in zip(buffers, left, strict=True):
+            buffer.grad_data.copy_(values)
+
+    with patch.object(MegatronGradients, "keep_rest", keeping):
+        yield
+
+
+@contextmanager
+def hooks_not_scaled() -> Iterator[None]:
+    """Hooks see gradients before the average over data-parallel ranks."""
+    with _layout(gradient_scale=1.0):
+        yield
+
+
+@contextmanager
+def order_ignored() -> Iterator[None]:
+    """A pipeline has several micro-batches under way: the last announced is not the one whose
+    backward pass runs. What the estimator notices of it itself is silenced.
+    """
+    from pcr_plugin.estimators import MicroBatchEstimator
+
+    add_square = MicroBatchEstimator._add_square
+
+    def quietly(self: Any, index: int, gradient: torch.Tensor) -> None:
+        add_square(self, index, gradient)
+        self._in_pieces.clear()
+
+    with _layout(in_order=False), patch.object(MicroBatchEstimator, "_add_square", quietly):
+        yield
+
+
+@contextmanager
+def order_ignored_aloud() -> Iterator[None]:
+    """The same with the estimator's own check, whose error on one stage ends both."""
+    from pcr_plugin.estimators import MicroBatchEstimator
+
+    collect = MicroBatchEstimator.collect
+
+    def together(self: Any, *arguments: Any) -> None:
+        error = ""
+        try:
+            collect(self, *arguments)
+        except RuntimeError as raised:
+            error = str(raised)
+        errors = [error] * dist.get_world_size()
+        dist.all_gather_object(errors, error)
+        if any(errors):
+            raise RuntimeError("; ".join(filter(None, errors)))
+
+    with _layout(in_order=False), patch.object(MicroBatchEstimator, "collect", together):
+        yield
+
+
+MISTAKES: dict[str, Mistake] = {
+    mistake.__name__: mistake
+    for mistake in (
+        dots_over_whole_buffers,
+        copies_counted,
+        replicas_counted,
+        last_embedding_counted,
+        nothing_zeroed,
+        hooks_not_scaled,
+        order_ignored,
+        order_ignored_aloud,
+    )
+}
+
+
+def mistake_of(case: Any) -> AbstractContextManager[None]:
+    """The mistake that a case is run with; none in most."""
+    name = getattr(case, "mistake", None)
+    return nullcontext() if name is None else MISTAKES[name]()
+
+
+def _every_slice(change: Callable[[Any], Any]) -> Any:
+    """Change what the gradients' access learns of every parameter."""
+    from pcr_plugin.verl import megatron_gradients
+
+    slices = megatron_gradients.buffer_slices
+    return patch.object(
+        megatron_gradients, "buffer_slices", lambda chunks: [change(p) for p in slices(chunks)]
+    )
+
+
+def _layout(**changes: Any) -> Any:
+    """Change what the engine says of its layout."""
+    from pcr_plugin.verl.megatron_engine import MegatronTwoGradientEngine
+
+    layout = MegatronTwoGradientEngine.layout
+    return patch.object(
+        MegatronTwoGradientEngine, "layout", lambda self: replace(layout(self), **changes)
+    )

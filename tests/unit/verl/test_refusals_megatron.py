@@ -1,0 +1,78 @@
+"""What cannot be right on Megatron-core, of the engine's configuration and of the built model's."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pcr_plugin.config import PCRSettings, UpdateRule, VarianceSettings, resolve
+from pcr_plugin.verl.refusals_megatron import check_megatron, check_transformer
+
+MEGATRON = "actor_rollout_ref.actor.megatron"
+TRANSFORMER = f"{MEGATRON}.override_transformer_config"
+
+
+def rule(estimator: str = "micro_batch") -> UpdateRule:
+    """`update_rule=pcr` with one of the estimators."""
+    found = resolve("pcr", PCRSettings(variance=VarianceSettings(estimator=estimator)))
+    assert found is not None
+    return found
+
+
+def engine(**changes: Any) -> SimpleNamespace:
+    """veRL's engine configuration, as far as it is read."""
+    values: dict[str, Any] = {
+        "use_megatron_fsdp": False,
+        "dynamic_context_parallel": False,
+        "context_parallel_size": 1,
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def transformer(**changes: Any) -> SimpleNamespace:
+    """Megatron-core's TransformerConfig, as far as it is read."""
+    values: dict[str, Any] = {
+        "num_moe_experts": None,
+        "mtp_num_layers": None,
+        "calculate_per_token_loss": False,
+        "gradient_accumulation_fusion": False,
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+@pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
+@pytest.mark.parametrize("key", ["use_megatron_fsdp", "dynamic_context_parallel"])
+def test_buffers_of_another_kind_are_refused(key: str, estimator: str) -> None:
+    with pytest.raises(ValueError, match="set it to False") as caught:
+        check_megatron(engine(**{key: True}), rule(estimator))
+    assert str(caught.value).startswith(f"{MEGATRON}.{key}=True is not possible: ")
+
+
+def test_context_parallel_ranks_see_slices_of_a_micro_batch() -> None:
+    with pytest.raises(ValueError, match=r"context_parallel_size=2.*use split_half"):
+        check_megatron(engine(context_parallel_size=2), rule())
+    check_megatron(engine(context_parallel_size=2), rule("split_half"))
+
+
+@pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
+def test_the_rest_is_accepted(estimator: str) -> None:
+    check_megatron(engine(), rule(estimator))
+    check_transformer(transformer(), rule(estimator))
+
+
+@pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [("mtp_num_layers", 1, "use 0"), ("calculate_per_token_loss", True, "set it to False")],
+)
+def test_models_that_are_refused(key: str, value: object, remedy: str, estimator: str) -> None:
+    with pytest.raises(ValueError, match=remedy) as caught:
+        check_transformer(transformer(**{key: value}), rule(estimator))
+    assert str(caught.value).startswith(f"{TRANSFORMER}.{key}={value} is not possible: ")
+
+
+def test_fused_weight_gradients_pass_no_hook() -> None:
+    fused = transformer(gradient_accumulation_fusion=True)
+    with pytest.raises(ValueError, match=r"gradient_accumulation_fusion=True.*split_half"):
+        check_transformer(fused, rule())
+    check_transformer(fused, rule("split_half"))
