@@ -3,17 +3,34 @@
 from typing import cast
 
 import pytest
+import torch
 
 from tests.distributed.conftest import Runs, inputs, oracle
 from tests.distributed.inputs import Inputs
+from tests.distributed.records import CaseRecord
 from tests.megatron.cases import MegatronCase, stock
 from tests.megatron.records import MegatronRecord
+from tests.megatron.shares import shares
+from tests.support.launch import run_ranks
 
 __all__ = ["inputs", "oracle"]
 
 
 class MegatronRuns(Runs):
     """Records of all cases."""
+
+    def _launch(self, ranks: int) -> list[dict[str, CaseRecord]] | RuntimeError:
+        """The records of all shares of the cases; or the first failure."""
+        everything: list[dict[str, CaseRecord]] = [{} for _ in range(ranks)]
+        for share in range(len(shares(ranks))):
+            folder = self._folder / f"megatron{ranks}" / str(share)
+            try:
+                run_ranks(self._worker, ranks, folder, arguments=[str(share)], timeout=500)
+            except RuntimeError as error:
+                return error
+            for rank, records in enumerate(everything):
+                records |= torch.load(folder / f"records{rank}.pt", weights_only=False)
+        return everything
 
     def records(self, case: MegatronCase) -> list[MegatronRecord]:
         """Every rank's record of a case."""

@@ -1,4 +1,4 @@
-"""One rank: runs every case for this number of ranks. `python -m ... <rank> <ranks> <folder>`."""
+"""One rank: runs a share of the cases. `python -m ... <rank> <ranks> <folder> <share>`."""
 
 import gc
 import logging
@@ -10,22 +10,22 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.inputs import Inputs
-from tests.megatron.cases import CASES
-from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
 from tests.megatron.mistakes import mistake_of
 from tests.megatron.records import MegatronRecord
+from tests.megatron.shares import shares
 from tests.support import megatron_cpu, megatron_verl_cpu
 
 logger = logging.getLogger(__name__)
 
 
-def main(rank: int, ranks: int, folder: Path) -> None:
-    """Run the cases and save the records.
+def main(rank: int, ranks: int, folder: Path, share: int) -> None:
+    """Run a share of the cases and save the records.
 
     Args:
         rank: of this process.
         ranks: number of processes.
-        folder: with `inputs.pt` beside it; for the rendezvous and the records.
+        folder: two levels below `inputs.pt`; for the rendezvous and the records.
+        share: which cases, see `tests.megatron.shares`.
     """
     megatron_cpu.install()
     megatron_verl_cpu.install()
@@ -33,22 +33,21 @@ def main(rank: int, ranks: int, folder: Path) -> None:
 
     gc.freeze()
     torch.set_num_threads(1)
-    inputs = Inputs.load(folder.parent)
+    inputs = Inputs.load(folder.parents[1])
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks
     )
     try:
         records: dict[str, MegatronRecord] = {}
-        for case in (*CASES, *RIGHT, *MISTAKEN):
-            if ranks in case.ranks:
-                start = time.monotonic()
-                with mistake_of(case):
-                    records[case.name] = run_case(case, inputs)
-                logger.warning("case %s: %.1f seconds", case.name, time.monotonic() - start)
+        for case in shares(ranks)[share]:
+            start = time.monotonic()
+            with mistake_of(case):
+                records[case.name] = run_case(case, inputs)
+            logger.warning("case %s: %.1f seconds", case.name, time.monotonic() - start)
         torch.save(records, folder / f"records{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,20 @@
+"""Which cases one process runs: few enough that it stays quick.
+
+Every engine makes process groups of its own, and what gloo starts for them (three threads each)
+goes on until the process ends. With a hundred engines threads are all that a process does.
+"""
+
+from tests.megatron.cases import CASES, MegatronCase
+from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
+
+_PER_PROCESS = 30
+
+
+def shares(ranks: int) -> list[list[MegatronCase]]:
+    """All cases for a number of ranks, process by process.
+
+    Args:
+        ranks: number of processes that run a case together.
+    """
+    cases = [case for case in (*CASES, *RIGHT, *MISTAKEN) if ranks in case.ranks]
+    return [cases[first : first + _PER_PROCESS] for first in range(0, len(cases), _PER_PROCESS)]
