@@ -5,6 +5,7 @@ steps; the optimizer, the scheduler and the checkpoint are veRL's.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from pcr_plugin.verl.refusals import check_engine, check_model
 from pcr_plugin.verl.units import Sizes, halves, sizes
 
 
-class TwoGradientEngine:
+class TwoGradientEngine(ABC):
     """Mixed in before a stock engine class of veRL, by the class for its backend.
 
     Raises:
@@ -56,22 +57,22 @@ class TwoGradientEngine:
         self._half_shares = (0.5, 0.5)
         self._all_tokens: float | None = None
 
+    @abstractmethod
     def layout(self) -> Layout:
         """Where the engine that was just built has its parameters.
 
         Raises:
             ValueError: a model that cannot be trained with the rule.
         """
-        raise NotImplementedError("the class for the backend knows")
 
+    @abstractmethod
     def loss_scale(self) -> float:
         """What the host multiplies the loss by; 1 unless the parameters are fp16."""
-        raise NotImplementedError("the class for the backend knows")
 
     @property
+    @abstractmethod
     def checkpoints(self) -> Any:
         """veRL's checkpoint manager."""
-        raise NotImplementedError("the class for the backend knows")
 
     def initialize(self) -> None:
         """Build the stock engine, then put the hooks on its model."""
