@@ -7,7 +7,7 @@
 | G      | (B, 2, 2)    | [[p.p, p.s], [p.s, s.s]] per block                        |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,11 +30,18 @@ def dot(first: Tensor, second: Tensor) -> Tensor:
         A float64 scalar on the tensors' device; 0 for empty tensors.
     """
     total = torch.zeros((), dtype=torch.float64, device=first.device)
+    for left, right in _promoted(first, second):
+        total += torch.dot(left, right)
+    return total
+
+
+def _promoted(first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Corresponding parts of two tensors in float64; promoting costs more than multiplying."""
     left, right = first.reshape(-1), second.reshape(-1)
     for start in range(0, left.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
-        total += torch.dot(left[part].double(), right[part].double())
-    return total
+        one = left[part].double()
+        yield one, one if second is first else right[part].double()
 
 
 def local_gramian(
@@ -59,12 +66,15 @@ def local_gramian(
     """
     gramian = torch.zeros(blocks, 2, 2, dtype=torch.float64, device=device)
     for p, s, block in zip(plasticity, stability, block_of, strict=True):
-        if p is not None:
-            gramian[block, 0, 0] += dot(p, p)
-        if s is not None:
-            gramian[block, 1, 1] += dot(s, s)
         if p is not None and s is not None:
-            product = dot(p, s)
-            gramian[block, 0, 1] += product
-            gramian[block, 1, 0] += product
+            for left, right in _promoted(p, s):
+                product = torch.dot(left, right)
+                gramian[block, 0, 0] += torch.dot(left, left)
+                gramian[block, 0, 1] += product
+                gramian[block, 1, 0] += product
+                gramian[block, 1, 1] += torch.dot(right, right)
+        elif p is not None:
+            gramian[block, 0, 0] += dot(p, p)
+        elif s is not None:
+            gramian[block, 1, 1] += dot(s, s)
     return gramian
