@@ -18,6 +18,7 @@ from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, mini_batch
 from tests.support.distances import Gradient, difference, norm
 from tests.support.gathering import whole_gradients
+from tests.support.kl_alone import kl_alone
 from tests.support.policy_losses import policy_loss
 from tests.support.verl_engine import actor_config
 
@@ -63,21 +64,21 @@ def _numbers(combination: "Combination", inputs: Inputs, stock: Any, ours: Any) 
     split = SplitLoss(partial(ppo_loss, config=_actor(combination, BETA)), lambda data: None)
     whole, metrics = gradient(stock, partial(ppo_loss, config=_actor(combination, BETA)))
     without, _ = gradient(stock, partial(ppo_loss, config=_actor(combination, 0.0)))
-    with_kl, _ = gradient(stock, partial(ppo_loss, config=_actor(combination, 1.0)))
+    kl, _ = gradient(stock, _kl_of(combination))
     p, _ = gradient(stock, split.plasticity())
     s, _ = gradient(stock, split.stability())
     summed, our_metrics = gradient(ours, partial(ppo_loss, config=_actor(combination, BETA)))
     return {
         "stock": norm(whole),
         "without_kl": norm(without),
-        "with_kl": norm(with_kl),
+        "kl": norm(kl),
         "p": norm(p),
         "s": norm(s),
         "sum_error": norm(difference(summed, whole)),
         "p_error": norm(difference(p, without)),
-        "s_error": norm(difference(s, difference(with_kl, without))),
+        "s_error": norm(difference(s, kl)),
         "mlp_p": _mean_over_blocks(without),
-        "mlp_s": _mean_over_blocks(difference(with_kl, without)),
+        "mlp_s": _mean_over_blocks(kl),
         **{
             f"stock/{name}": value.aggregate()
             for name, value in metrics.items()
@@ -85,6 +86,15 @@ def _numbers(combination: "Combination", inputs: Inputs, stock: Any, ours: Any) 
         },
         **{name: value.aggregate() for name, value in our_metrics.items() if _is_metric(value)},
     }
+
+
+def _kl_of(combination: "Combination") -> Any:
+    return partial(
+        kl_alone,
+        kind=combination.kl,
+        aggregation=combination.aggregation,
+        horizon=combination.horizon,
+    )
 
 
 def _actor(combination: "Combination", beta: float) -> Any:
