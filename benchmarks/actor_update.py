@@ -3,17 +3,19 @@
     VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs
 
 writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder.
+Under `torchrun` all ranks take part and the first one writes.
 """
 
 import argparse
 import gc
 import json
+import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import date
 from importlib.metadata import version
@@ -21,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from benchmarks.workload import Workload, make_batch, make_update, save_model
+from benchmarks.report import Results, page
+from benchmarks.update import Update, make_update
+from benchmarks.workload import Workload, make_batch, save_model
 
 # name -> (update_rule, keys below pcr)
 VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -35,16 +40,25 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "soft 0.5": ("soft", {"alpha": 0.5}),
     "observe, a measuring step": ("observe", {"observe_every": 1}),
 }
+_FEW = ("stock", "pcr (paper)", "pcr, split_half")
 
-STRATEGIES = ("fsdp", "fsdp2")
-Update = Callable[[Any], dict[str, Any]]
+# name -> (what is different about the workload, names of VARIANTS)
+LAYOUTS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
+    "fsdp": ({"strategy": "fsdp"}, tuple(VARIANTS)),
+    "fsdp2": ({"strategy": "fsdp2"}, tuple(VARIANTS)),
+    "fsdp-lora": ({"strategy": "fsdp", "lora_rank": 32}, _FEW),
+    "fsdp2-lora": ({"strategy": "fsdp2", "lora_rank": 32}, _FEW),
+    "fsdp-experts": ({"strategy": "fsdp", "experts": 8}, _FEW),
+    "fsdp2-experts": ({"strategy": "fsdp2", "experts": 8}, _FEW),
+}
 
 
-def measure(workload: Workload, repeats: int) -> dict[str, dict[str, float]]:
-    """Time every variant.
+def measure(workload: Workload, names: Sequence[str], repeats: int) -> Results:
+    """Time some variants.
 
     Args:
         workload: model and mini-batch.
+        names: of VARIANTS.
         repeats: updates timed per variant, after one that is not.
 
     Returns:
@@ -53,21 +67,24 @@ def measure(workload: Workload, repeats: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder)
         save_model(workload, model)
-        updates = {
-            name: make_update(workload, model, rule, settings)
-            for name, (rule, settings) in VARIANTS.items()
-        }
+        updates = {name: make_update(workload, model, *VARIANTS[name]) for name in names}
     for update in updates.values():
-        update(make_batch(workload, seed=0))
+        update(make_batch(workload, seed=_seed(0)))
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
     for repeat in range(repeats):
         for name, update in updates.items():
-            samples[name].append(timed(update, make_batch(workload, seed=repeat)))
+            samples[name].append(timed(update, make_batch(workload, seed=_seed(repeat))))
     return {name: summary(rows) for name, rows in samples.items()}
+
+
+def _seed(repeat: int) -> int:
+    """Another mini-batch on every rank and in every repeat."""
+    return repeat * dist.get_world_size() + dist.get_rank()
 
 
 def timed(update: Update, batch: Any) -> tuple[float, float]:
     """Seconds of one update, and of its statistics, communication and combination."""
+    dist.barrier()
     start = time.perf_counter()
     metrics = update(batch)["metrics"]
     seconds = time.perf_counter() - start
@@ -82,97 +99,68 @@ def summary(rows: list[tuple[float, float]]) -> dict[str, float]:
     return {"median": median, "low": low, "high": high, "share": share}
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Markdown rows."""
-    stock = results["stock"]["median"]
-    lines = [
-        "| rule | seconds, median (quartiles) | against stock | statistics and combine |",
-        "|---|---|---|---|",
-    ]
-    for name, row in results.items():
-        spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
-        share = f"{100 * row['share']:.2f} %" if row["share"] else ""
-        lines.append(f"| {name} | {spread} | {row['median'] / stock:.2f} | {share} |")
-    return "\n".join(lines) + "\n"
-
-
-PAGE = """# What it costs
-
-Seconds of one actor update (`train_batch` of veRL's real engine: zero, passes, clip, step) of
-stock veRL and of each rule, in one process, interleaved. Two gradients by two whole passes cost
-twice the stock update; the limit for exact separate gradients is lower
-(a shared forward pass is not built yet).
-
-Command: `{command}`
-
-{date}, {machine}, {versions}. Medians of {repeats} updates of each kind (quartiles in brackets);
-a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}, float32, random weights;
-{sequences} sequences of {prompt} + at most {response} tokens in {micro_batches} micro-batches;
-activation checkpointing {checkpointing}.
-
-{tables}
-The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
-the all-reduce, the rule and the combination, as a share of the update.
-
-`observe` measures with two extra passes and then runs the stock update; between measurements
-(`pcr.observe_every`, 10 by default) its step is the stock step.
-
-Not measured here: GPUs, several ranks over a network, memory.
-"""
-
-
-def page(report: dict[str, Any]) -> str:
-    """The markdown page for a report, so that its numbers cannot drift from the file's."""
-    workload = report["workload"]
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    tables = "\n".join(
-        f"`strategy={strategy}`:\n\n{table(results)}"
-        for strategy, results in report["results"].items()
-    )
-    values = {**report, **workload, "versions": versions, "tables": tables}
-    values["checkpointing"] = "on" if workload["checkpointing"] else "off"
-    return PAGE.format_map(values)
-
-
-def conditions(workload: Workload, repeats: int) -> dict[str, Any]:
+def conditions(command: str, workload: Workload, repeats: int) -> dict[str, Any]:
     """Everything that the numbers depend on."""
     return {
-        "command": " ".join(["VERL_PLATFORM=cpu python -m benchmarks.actor_update", *sys.argv[1:]]),
+        "command": command,
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads per rank",
         "versions": {name: version(name) for name in ("torch", "verl", "transformers")},
+        "ranks": dist.get_world_size(),
         "repeats": repeats,
         "workload": asdict(workload),
     }
 
 
-def main() -> None:
-    """Parse the command line, measure, write."""
+def start_ranks() -> str:
+    """Join the ranks that torchrun has started, or be alone.
+
+    Returns:
+        The command that starts this program so.
+    """
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+        start = f"torchrun --nproc-per-node {dist.get_world_size()} -m"
+    else:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        start = "python -m"
+    return " ".join(["VERL_PLATFORM=cpu", start, "benchmarks.actor_update", *sys.argv[1:]])
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
+    parser.add_argument("--name", default="benchmarks", help="of the two files")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
     for field in fields(Workload):
         if field.type is int:
-            parser.add_argument(
-                f"--{field.name.replace('_', '-')}", type=int, default=field.default
-            )
+            name = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(name, type=int, default=field.default)
     parser.add_argument("--checkpointing", action="store_true")
-    arguments = vars(parser.parse_args())
-    out, repeats = arguments.pop("out"), arguments.pop("repeats")
-    workload = Workload(**arguments)
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    given = arguments()
+    command = start_ranks()
+    values = vars(given)
+    workload = Workload(**{f.name: values[f.name] for f in fields(Workload) if f.name in values})
     results = {}
-    for strategy in STRATEGIES:
-        results[strategy] = measure(replace(workload, strategy=strategy), repeats)
-        gc.collect()  # the engines of one strategy are not there while the next is measured
-    torch.distributed.destroy_process_group()
-    out.mkdir(parents=True, exist_ok=True)
-    report = {**conditions(workload, repeats), "results": results}
-    (out / "benchmarks.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "benchmarks.md").write_text(page(report))
-    print(page(report))
+    for name in given.layouts:
+        changes, variants = LAYOUTS[name]
+        results[name] = measure(replace(workload, **changes), variants, given.repeats)
+        gc.collect()  # the engines of one layout are not there while the next is measured
+    report = {**conditions(command, workload, given.repeats), "results": results}
+    if dist.get_rank() == 0:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / f"{given.name}.json").write_text(json.dumps(report, indent=2) + "\n")
+        (given.out / f"{given.name}.md").write_text(page(report))
+        print(page(report))
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

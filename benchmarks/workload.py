@@ -1,28 +1,20 @@
-"""A model and a mini-batch for veRL's real actor engine, in one process, without Ray."""
+"""A model and a mini-batch for veRL's real actor engine, without Ray."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tensordict import TensorDict
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from verl.trainer.config import CheckpointConfig
-from verl.utils import tensordict_utils
-from verl.workers.config import (
-    FSDPActorConfig,
-    FSDPEngineConfig,
-    FSDPOptimizerConfig,
-    HFModelConfig,
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2MoeConfig,
 )
-from verl.workers.engine import EngineRegistry
-from verl.workers.utils.losses import ppo_loss
+from verl.utils import tensordict_utils
 from verl.workers.utils.padding import left_right_2_no_padding
-
-from pcr_plugin.verl import enable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +31,9 @@ class Workload:
         micro_batches: per rank and mini-batch.
         checkpointing: recompute activations.
         strategy: `fsdp` or `fsdp2`.
+        fsdp_size: ranks that share one replica of the model; -1 for all.
+        lora_rank: of adapters on every linear layer; 0 trains the model itself.
+        experts: of every MLP, of which a token sees two; 0 for a plain MLP.
     """
 
     width: int = 512
@@ -50,31 +45,47 @@ class Workload:
     micro_batches: int = 4
     checkpointing: bool = False
     strategy: str = "fsdp2"
+    fsdp_size: int = -1
+    lora_rank: int = 0
+    experts: int = 0
 
 
 def save_model(workload: Workload, folder: Path) -> None:
-    """Write a randomly initialised Qwen2 checkpoint that veRL can load.
+    """Write a randomly initialised Qwen2 or Qwen2-MoE checkpoint that veRL can load.
 
     Args:
         workload: the model's size.
         folder: where to.
     """
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=workload.vocabulary,
-        hidden_size=workload.width,
-        intermediate_size=workload.width * 11 // 4,
-        num_hidden_layers=workload.layers,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        tie_word_embeddings=False,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(_architecture(workload)).save_pretrained(folder)
     words = {str(i): i for i in range(workload.vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="0", eos_token="1"
     ).save_pretrained(folder)
+
+
+def _architecture(workload: Workload) -> Qwen2Config | Qwen2MoeConfig:
+    width = workload.width * 11 // 4
+    common = {
+        "vocab_size": workload.vocabulary,
+        "hidden_size": workload.width,
+        "num_hidden_layers": workload.layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+    }
+    if not workload.experts:
+        return Qwen2Config(intermediate_size=width, **common)
+    # Two of them and the shared one are as wide as the plain MLP.
+    return Qwen2MoeConfig(
+        num_experts=workload.experts,
+        num_experts_per_tok=2,
+        moe_intermediate_size=width // 4,
+        shared_expert_intermediate_size=width // 2,
+        **common,
+    )
 
 
 def make_batch(workload: Workload, seed: int) -> TensorDict:
@@ -119,57 +130,3 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
         use_fused_kernels=False,
     )
     return batch
-
-
-def make_update(
-    workload: Workload, model: Path, rule: str | None, settings: dict[str, Any]
-) -> Callable[[TensorDict], dict[str, Any]]:
-    """One actor update as veRL's worker runs it: zero, two or one passes, clip, step.
-
-    Args:
-        workload: the model's size.
-        model: the saved checkpoint.
-        rule: `update_rule`; `None` is veRL's stock engine class.
-        settings: keys below `pcr`.
-
-    Returns:
-        A function from a mini-batch to the step's output.
-    """
-    precision = dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")
-    fsdp = FSDPEngineConfig(
-        strategy=workload.strategy, mixed_precision=precision, use_torch_compile=False
-    )
-    ranks = torch.distributed.get_world_size()
-    actor = FSDPActorConfig(
-        strategy=workload.strategy,
-        rollout_n=1,
-        ppo_mini_batch_size=workload.sequences * ranks,
-        ppo_micro_batch_size_per_gpu=workload.sequences // workload.micro_batches,
-        use_kl_loss=True,
-        kl_loss_coef=0.01,
-        kl_loss_type="k3+",
-        fsdp_config=fsdp,
-    )
-    if rule is not None:
-        enable(actor, rule, **settings)
-    engine = EngineRegistry.new(
-        model_type="language_model",
-        backend=actor.engine.strategy,
-        model_config=HFModelConfig(
-            path=str(model),
-            use_remove_padding=False,
-            override_config={"attn_implementation": "sdpa"},
-            enable_gradient_checkpointing=workload.checkpointing,
-        ),
-        engine_config=actor.engine,
-        optimizer_config=FSDPOptimizerConfig(lr=1e-6, total_training_steps=1000),
-        checkpoint_config=CheckpointConfig(),
-    )
-    engine.initialize()
-
-    def update(batch: TensorDict) -> dict[str, Any]:
-        with engine.train_mode():
-            output: dict[str, Any] = engine.train_batch(batch, partial(ppo_loss, config=actor))
-        return output
-
-    return update

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from pcr_plugin.blocks import Block
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.estimators import Estimator, Objective, RunPass, UnitColumns
+from pcr_plugin.estimators import Estimator, Objective, RunPass, UnitColumns, counted_gramian
 from pcr_plugin.gradients import Gradients, Local, RandomState, combine_
 from pcr_plugin.metrics import PREFIX, block_metrics, step_metrics
 from pcr_plugin.rules import BlockWeights, decide
 from pcr_plugin.rules.conflict import has_stability
 from pcr_plugin.statistics import (
     VarianceAverage,
-    local_gramian,
     scaled_variances,
     variance_of_total,
 )
@@ -152,13 +151,7 @@ class TwoGradientUpdate:
 
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()
-        gramian = local_gramian(
-            _counted(p, self._gradients),
-            _counted(s, self._gradients),
-            self._gradients.block_of,
-            len(self._names),
-            self._gradients.device,
-        )
+        gramian = counted_gramian(self._gradients, [p, s], len(self._names))
         table = _pack(gramian, self._estimator.columns(p, s))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
         gramian, columns = _unpack(self._sum_over_ranks(table).cpu(), self._loss_scale())
@@ -209,11 +202,6 @@ class TwoGradientUpdate:
         if self.rule.settings.log_blocks:
             metrics |= block_metrics(self._labels, gramian, decision)
         return metrics
-
-
-def _counted(local: Local, gradients: Gradients) -> Local:
-    """The shards that no other rank counts."""
-    return [g if counts else None for g, counts in zip(local, gradients.counted, strict=True)]
 
 
 def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:

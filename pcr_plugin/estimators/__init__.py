@@ -2,6 +2,7 @@
 
 from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.micro_batch import MicroBatchEstimator
+from pcr_plugin.estimators.products import counted_gramian
 from pcr_plugin.estimators.split_half import SplitHalfEstimator
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "RunPass",
     "SplitHalfEstimator",
     "UnitColumns",
+    "counted_gramian",
 ]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
+from pcr_plugin.estimators.products import counted_gramian
 from pcr_plugin.gradients import Gradients, Local
-from pcr_plugin.statistics import dot
 
 _TINY = 1e-12
 
@@ -65,18 +65,16 @@ class SplitHalfEstimator:
             stability: local shards of s.
         """
         shares = self._halves()
-        pla_first = self._first[Objective.PLASTICITY]
-        sta_first = self._first[Objective.STABILITY]
+        of_p, of_s = Objective.PLASTICITY, Objective.STABILITY
+        first = [self._first[objective] for objective in Objective]
+        gramian = counted_gramian(self._gradients, [plasticity, stability, *first], self._blocks)
+        whole, half = gramian[:, :2], gramian[:, 2:]
         squares = [
-            self._squares(total, first, shares)
-            for total, first in ((plasticity, pla_first), (stability, sta_first))
+            _squares(whole[:, i, i], whole[:, i, 2 + i], half[:, i, 2 + i], shares)
+            for i in Objective
         ]
         # p_A.s_B + p_B.s_A, with g_B = g - g_A.
-        across = (
-            self._products(pla_first, stability)
-            + self._products(plasticity, sta_first)
-            - 2 * self._products(pla_first, sta_first)
-        )
+        across = half[:, of_p, of_s] + half[:, of_s, of_p] - 2 * half[:, of_p, 2 + of_s]
         counted_here = torch.ones_like(across) if self._is_first else torch.zeros_like(across)
         return UnitColumns(
             squares=torch.stack(squares, dim=1),
@@ -86,21 +84,14 @@ class SplitHalfEstimator:
             cross=across / (2 * max(shares[0] * shares[1], _TINY)),
         )
 
-    def _squares(self, total: Local, first: Local, shares: tuple[float, float]) -> Tensor:
-        """||g_A||^2 / w_A + ||g_B||^2 / w_B; a half without weight has no gradient."""
-        own = self._products(first, first)
-        other = self._products(total, total) - 2 * self._products(total, first) + own
-        return sum(
-            (square / share for square, share in ((own, shares[0]), (other, shares[1])) if share),
-            start=torch.zeros_like(own),
-        )
 
-    def _products(self, left: Local, right: Local) -> Tensor:
-        sums = torch.zeros(self._blocks, dtype=torch.float64, device=self._gradients.device)
-        access = self._gradients
-        for one, two, block, counted in zip(
-            left, right, access.block_of, access.counted, strict=True
-        ):
-            if counted and one is not None and two is not None:
-                sums[block] += dot(one, two)
-        return sums
+def _squares(whole: Tensor, across: Tensor, first: Tensor, shares: tuple[float, float]) -> Tensor:
+    """||g_A||^2 / w_A + ||g_B||^2 / w_B from g.g, g.g_A and g_A.g_A, all (B,).
+
+    A half without weight has no gradient.
+    """
+    second = whole - 2 * across + first
+    return sum(
+        (square / share for square, share in zip((first, second), shares, strict=True) if share),
+        start=torch.zeros_like(whole),
+    )

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
@@ -30,23 +31,13 @@ def dot(first: Tensor, second: Tensor) -> Tensor:
         A float64 scalar on the tensors' device; 0 for empty tensors.
     """
     total = torch.zeros((), dtype=torch.float64, device=first.device)
-    for left, right in _promoted(first, second):
+    for left, right in _promoted([first, second]):
         total += torch.dot(left, right)
     return total
 
 
-def _promoted(first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Corresponding parts of two tensors in float64; promoting costs more than multiplying."""
-    left, right = first.reshape(-1), second.reshape(-1)
-    for start in range(0, left.numel(), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        one = left[part].double()
-        yield one, one if second is first else right[part].double()
-
-
 def local_gramian(
-    plasticity: Sequence[Tensor | None],
-    stability: Sequence[Tensor | None],
+    gradients: Sequence[Sequence[Tensor | None]],
     block_of: Sequence[int],
     blocks: int,
     device: torch.device,
@@ -54,27 +45,29 @@ def local_gramian(
     """This rank's share of the Gramian of every block.
 
     Args:
-        plasticity: local shards of p; `None` where a parameter got no gradient.
-        stability: local shards of s, in the same order.
+        gradients: n of them, each as local shards in one order: p and s, and maybe parts of them;
+            `None` where a parameter got no gradient.
         block_of: the block of each shard.
         blocks: number of blocks B.
         device: where the result lives.
 
     Returns:
-        (B, 2, 2) in float64. The sum over the ranks that hold a replica's shards is the Gramian
+        (B, n, n) in float64. The sum over the ranks that hold a replica's shards is the Gramian
         of the whole block.
     """
-    gramian = torch.zeros(blocks, 2, 2, dtype=torch.float64, device=device)
-    for p, s, block in zip(plasticity, stability, block_of, strict=True):
-        if p is not None and s is not None:
-            for left, right in _promoted(p, s):
-                product = torch.dot(left, right)
-                gramian[block, 0, 0] += torch.dot(left, left)
-                gramian[block, 0, 1] += product
-                gramian[block, 1, 0] += product
-                gramian[block, 1, 1] += torch.dot(right, right)
-        elif p is not None:
-            gramian[block, 0, 0] += dot(p, p)
-        elif s is not None:
-            gramian[block, 1, 1] += dot(s, s)
-    return gramian
+    size = len(gradients)
+    gramian = torch.zeros(blocks, size, size, dtype=torch.float64, device=device)
+    for shards, block in zip(zip(*gradients, strict=True), block_of, strict=True):
+        present = [(i, shard) for i, shard in enumerate(shards) if shard is not None]
+        for parts in _promoted([shard for _, shard in present]):
+            indexed = zip([i for i, _ in present], parts, strict=True)
+            for (i, left), (j, right) in combinations_with_replacement(indexed, 2):
+                gramian[block, i, j] += torch.dot(left, right)
+    return gramian + gramian.triu(diagonal=1).mT
+
+
+def _promoted(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Corresponding parts of tensors in float64; promoting costs more than multiplying."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for start in range(0, flat[0].numel() if flat else 0, _CHUNK):
+        yield [tensor[start : start + _CHUNK].double() for tensor in flat]

@@ -160,5 +160,5 @@ def test_splitting_a_block_over_ranks_changes_nothing(seed: int, cuts: list[int]
     bounds = [0, *cuts, SIZE]
     shards = [slice(a, b) for a, b in pairwise(bounds)]
     device = torch.device("cpu")
-    of_ranks = [local_gramian([p[i]], [s[i]], [0], 1, device) for i in shards]
+    of_ranks = [local_gramian([[p[i]], [s[i]]], [0], 1, device) for i in shards]
     torch.testing.assert_close(sum(of_ranks), gramian([(p, s)]), rtol=1e-13, atol=1e-13)

@@ -108,7 +108,7 @@ def test_a_block_is_the_sum_over_its_tensors(seed: int) -> None:
     shapes, block_of = [(4, 3), (5,), (2, 2, 2), (6, 1)], [1, 0, 1, 0]
     p = [numbers(seed + i, *shape) for i, shape in enumerate(shapes)]
     s = [numbers(seed + 10 + i, *shape) for i, shape in enumerate(shapes)]
-    table = local_gramian(p, s, block_of, 2, CPU)
+    table = local_gramian([p, s], block_of, 2, CPU)
     assert table.dtype == torch.float64
     for block in range(2):
         members = [i for i, owner in enumerate(block_of) if owner == block]
@@ -119,7 +119,7 @@ def test_a_block_is_the_sum_over_its_tensors(seed: int) -> None:
 
 def test_a_parameter_without_a_gradient_counts_as_zero() -> None:
     p, s = [torch.tensor([3.0]), None, None], [None, torch.tensor([2.0]), None]
-    table = local_gramian(p, s, [0, 0, 1], 3, CPU)
+    table = local_gramian([p, s], [0, 0, 1], 3, CPU)
     assert table.tolist() == [[[9.0, 0.0], [0.0, 4.0]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]
 
 
@@ -128,11 +128,10 @@ def test_shards_of_ranks_add_up(seed: int) -> None:
     """Uneven shards of two tensors on three ranks; the second has nothing of the first tensor."""
     p, s = [numbers(seed, 10), numbers(seed + 1, 9)], [numbers(seed + 2, 10), numbers(seed + 3, 9)]
     cuts = ([0, 7, 7, 10], [0, 1, 5, 9])
-    whole = local_gramian(p, s, [0, 1], 2, CPU)
+    whole = local_gramian([p, s], [0, 1], 2, CPU)
     of_ranks = [
         local_gramian(
-            [x[c[rank] : c[rank + 1]] for x, c in zip(p, cuts, strict=True)],
-            [x[c[rank] : c[rank + 1]] for x, c in zip(s, cuts, strict=True)],
+            [[x[c[rank] : c[rank + 1]] for x, c in zip(g, cuts, strict=True)] for g in (p, s)],
             [0, 1],
             2,
             CPU,

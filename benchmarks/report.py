@@ -1,0 +1,66 @@
+"""The page that shows what was measured, made of the numbers in the file beside it."""
+
+from typing import Any
+
+Results = dict[str, dict[str, float]]
+
+PAGE = """# What it costs
+
+Seconds of one actor update (`train_batch` of veRL's real engine: zero, passes, clip, step) of
+stock veRL and of each rule, in one process, interleaved. Two gradients by two whole passes cost
+twice the stock update; the limit for exact separate gradients is lower
+(a shared forward pass is not built yet).
+
+Command: `{command}`
+
+{date}, {machine}, {versions}. {ranks} rank(s); medians of {repeats} updates of each kind (quartiles
+in brackets); a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}, float32, random
+weights; {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches}
+micro-batches per rank; activation checkpointing {checkpointing}.
+
+`lora`: adapters of rank 32 on every linear layer, the only ones that are trained. `experts`: eight
+experts in every MLP, of which a token sees two, and a shared one, as fused tensors.
+
+{tables}
+The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
+the all-reduce, the rule and the combination, as a share of the update. It depends on the number of
+parameters in the scope and of micro-batches, not on the number of tokens, which the passes depend
+on: with more tokens in a mini-batch it is less.
+
+`observe` measures with two extra passes and then runs the stock update; between measurements
+(`pcr.observe_every`, 10 by default) its step is the stock step.
+
+Not measured here: GPUs, a network between ranks, memory.
+"""
+
+
+def table(results: Results) -> str:
+    """Markdown rows.
+
+    Args:
+        results: per variant what `summary` gives; `stock` is what the others are compared with.
+    """
+    stock = results["stock"]["median"]
+    lines = [
+        "| rule | seconds, median (quartiles) | against stock | statistics and combine |",
+        "|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
+        share = f"{100 * row['share']:.2f} %" if row["share"] else ""
+        lines.append(f"| {name} | {spread} | {row['median'] / stock:.2f} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(report: dict[str, Any]) -> str:
+    """The markdown page for a report, so that its numbers cannot drift from the file's.
+
+    Args:
+        report: conditions and results, as the JSON file has them.
+    """
+    workload = report["workload"]
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    tables = "\n".join(f"`{name}`:\n\n{table(found)}" for name, found in report["results"].items())
+    values = {**report, **workload, "versions": versions, "tables": tables}
+    values["checkpointing"] = "on" if workload["checkpointing"] else "off"
+    return PAGE.format_map(values)
