@@ -4,6 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.distributed.layouts import (
+    FLAT,
+    HYBRID,
+    KINDS,
+    LAYOUTS,
+    LORA_ORIGINAL,
+    OFFLOADED,
+    ORIGINAL,
+    ORIGINAL_PARAMETERS,
+    REPLICATED,
+    ULYSSES,
+)
 from tests.distributed.recipe import Recipe
 from tests.oracle.objective import Objective
 from tests.oracle.rule import PAPER, ROBUST, Rule
@@ -124,6 +136,11 @@ def _cases(
     return [Case(recipe=recipe, variant=v, ranks=ranks, fails=fails) for v in variants]
 
 
+def _observe(recipe: Recipe) -> str:
+    """The variant that only measures; ranks that share a sequence have no units but halves."""
+    return "observe" if recipe.sequence_ranks == 1 else "observe_halves"
+
+
 _PER_SEQUENCE = Objective(aggregation="seq-mean-token-mean", kl="low_var_kl", entropy=0.01)
 _PER_SEQUENCE_SUM = Objective(
     aggregation="seq-mean-token-sum", kl="k2", entropy=0.02, temperature=0.7
@@ -142,14 +159,14 @@ ACCUMULATION = tuple(
 )
 ON_POLICY = Recipe(name="on_policy", on_policy=True)
 
-# FSDP1: flat parameters (veRL's default), and flat ones behind the original ones.
-_ORIGINAL = ("use_orig_params", True)
-FLAT = Recipe(name="flat", strategy="fsdp")
-ORIGINAL = Recipe(name="original", strategy="fsdp", engine=(_ORIGINAL,))
 _FLAT_VARIETIES = (
     Recipe(name="flat_eager", strategy="fsdp", defer_sync=False, reshard=False),
     Recipe(
-        name="original_eager", strategy="fsdp", defer_sync=False, reshard=False, engine=(_ORIGINAL,)
+        name="original_eager",
+        strategy="fsdp",
+        defer_sync=False,
+        reshard=False,
+        engine=(ORIGINAL_PARAMETERS,),
     ),
     Recipe(name="flat_checkpointed", strategy="fsdp", checkpointing=True),
     Recipe(
@@ -160,58 +177,17 @@ _FLAT_VARIETIES = (
         token_budget=25,
     ),
 )
-# Two replicas of two shards; two replicas of everything.
-_REPLICAS = ("fsdp_size", 2)
-HYBRID = (
-    Recipe(name="hybrid", batches=("sixteen",), engine=(_REPLICAS,)),
-    Recipe(name="hybrid_flat", batches=("sixteen",), strategy="fsdp", engine=(_REPLICAS,)),
-    Recipe(
-        name="hybrid_original", batches=("sixteen",), strategy="fsdp", engine=(_REPLICAS, _ORIGINAL)
-    ),
-)
-# Two ranks share the tokens of the same rows.
-ULYSSES = tuple(
-    Recipe(
-        name=name,
-        strategy=strategy,
-        remove_padding=True,
-        engine=(("ulysses_sequence_parallel_size", 2),),
-    )
-    for name, strategy in (("ulysses", "fsdp2"), ("ulysses_flat", "fsdp"))
-)
-_OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
-OFFLOADED = (
-    Recipe(name="offloaded", engine=_OFFLOADS),
-    Recipe(name="offloaded_flat", strategy="fsdp", engine=_OFFLOADS),
-    Recipe(name="offloaded_original", strategy="fsdp", engine=(*_OFFLOADS, _ORIGINAL)),
-    Recipe(name="offload_policy", engine=(("offload_policy", True),)),
-)
-# One shard: every rank has everything, as with DDP.
-REPLICATED = Recipe(name="replicated", engine=(("fsdp_size", 1),))
-# Other kinds of model, each under FSDP2 and with flat parameters.
-KINDS = tuple(
-    Recipe(
-        name=f"{model}{suffix}",
-        model=model,
-        batches=(model,),
-        strategy=strategy,
-        checkpointing=model.startswith("moe"),
-    )
-    for model in ("tied", "lora", "moe_fused", "moe_list")
-    for strategy, suffix in (("fsdp2", ""), ("fsdp", "_flat"))
-)
-LORA_ORIGINAL = Recipe(
-    name="lora_original", model="lora", batches=("lora",), strategy="fsdp", engine=(_ORIGINAL,)
-)
 HALF = (
     Recipe(name="bfloat16", precision="bf16"),
     Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
-    Recipe(name="bfloat16_original", strategy="fsdp", precision="bf16", engine=(_ORIGINAL,)),
+    Recipe(
+        name="bfloat16_original", strategy="fsdp", precision="bf16", engine=(ORIGINAL_PARAMETERS,)
+    ),
     Recipe(name="float16", precision="fp16"),
     Recipe(name="float16_flat", strategy="fsdp", precision="fp16"),
 )
 
-# Compared with the oracle step by step; the weights stay where they are.
+# Compared with the oracle step by step; where there are several, the weights stay as they are.
 AGAINST_ORACLE = [
     *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
     *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
@@ -273,11 +249,15 @@ AGAINST_ORACLE = [
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum", ranks=(1, 2))),
 ]
 
-# The stock case comes first: nothing of the veRL integration is loaded yet.
 CASES = [
     *_cases(TRAIN, STOCK, CONFIGURED, "observe", ranks=(1, 2, 3)),
     *_cases(TRAIN, "paper", "robust", "sum", "observe_sparse", ranks=(2,)),
     *AGAINST_ORACLE,
+    *(
+        c
+        for recipe, ranks in LAYOUTS
+        for c in _cases(recipe, CONFIGURED, _observe(recipe), ranks=(ranks,))
+    ),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
     *_cases(Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True), STOCK, "sum"),
@@ -286,6 +266,11 @@ CASES = [
     *_cases(POISONED, STOCK, "robust", "observe_sparse"),
     *_cases(Recipe(name="undivided", micro_batches=(6,)), "paper_halves", fails=True),
 ]
+
+
+# What `null` is compared with runs before anything of the integration is imported.
+_CONFIGURED = {case.recipe for case in CASES if case.variant == CONFIGURED}
+CASES.sort(key=lambda case: case.variant != STOCK or case.recipe not in _CONFIGURED)
 
 
 def case(name: str) -> Case:

@@ -12,9 +12,10 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
-from tests.distributed.cases import Case
+from tests.distributed.cases import PLAIN, Case
 from tests.distributed.degenerate_cases import DEGENERATE
 from tests.distributed.inputs import Inputs
+from tests.distributed.layouts import FLAT, LAYOUTS
 from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord, StepRecord
@@ -132,21 +133,22 @@ def _no_weights(gramians: Tensor) -> Tensor:
     raise AssertionError("only the first rank computes")
 
 
-def memory(strategy: str, inputs: Inputs, folder: Path) -> CaseRecord:
+def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
     """What gradients hold when both exist.
 
     Returns:
         One step whose metrics are bytes: `held` by all gradients and the taken ones, in `whole`
         one gradient of the model on this rank, and in the `scope`.
     """
-    recipe = _SKIPPING[strategy]
-    actor, engine = build(Case(recipe=recipe, variant="paper"), inputs)
+    actor, engine = build(Case(recipe=recipe, variant=variant), inputs)
     statistics, found = engine._update._statistics, {}
 
     def measure(taken: list[Tensor | None]) -> Any:
-        held = [p.grad for p in engine.module.parameters()]
+        halves = getattr(engine._estimator, "_first", {}).values()
+        kept = [g for part in (taken, *halves) for g in part]
+        held = [p.grad for p in engine.module.parameters() if p.grad is not None]
         local = [g.to_local() if isinstance(g, DTensor) else g for g in held]
-        storages = [g.untyped_storage() for g in (*local, *taken)]
+        storages = [g.untyped_storage() for g in (*local, *kept)]
         found["held"] = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
         found["whole"] = sum(g.nbytes for g in local)
         found["scope"] = sum(g.nbytes for g in taken)
@@ -157,14 +159,22 @@ def memory(strategy: str, inputs: Inputs, folder: Path) -> CaseRecord:
     return CaseRecord(steps=[StepRecord(metrics={n: float(v) for n, v in found.items()})])
 
 
+_IN_HALVES = [(PLAIN, 2), (FLAT, 2)]
+_MEASURED = [
+    *(("paper", *found) for found in [(PLAIN, 2), *LAYOUTS] if found[0].sequence_ranks == 1),
+    *(("paper_halves", *found) for found in _IN_HALVES),
+]
+MEMORY = {
+    f"memory-{recipe.name}-{variant}": (partial(memory, recipe, variant), (ranks,))
+    for variant, recipe, ranks in _MEASURED
+}
 # Name to function and the numbers of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
     "infinite_outside": (infinite_outside, (2,)),
     "skipped_layer": (partial(skipped_layer, "fsdp2"), (1, 2)),
     "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1, 2)),
     "overflow": (overflow, (2,)),
-    "memory": (partial(memory, "fsdp2"), (2,)),
-    "memory_flat": (partial(memory, "fsdp"), (2,)),
+    **MEMORY,
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
     "losses": (losses, (2,)),

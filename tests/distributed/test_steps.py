@@ -9,9 +9,13 @@ from tests.distributed.cases import case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, blocks_of
 from tests.distributed.records import StepRecord
-from tests.distributed.scenarios import MICRO_BATCHES, SKIPPED
+from tests.distributed.scenarios import MEMORY, MICRO_BATCHES, SKIPPED
 from tests.oracle.rule import variance
 from tests.support.tiny_model import MODELS
+
+MEASURED = [
+    pytest.param(name, ranks, id=name) for name, (_, needed) in MEMORY.items() for ranks in needed
+]
 
 
 def _assert_equal_weights(first: StepRecord, second: StepRecord) -> None:
@@ -112,14 +116,16 @@ def test_overflow_of_the_loss_scale_is_forgotten(runs: Runs) -> None:
             assert after.metrics["pcr/norm_pla"] == alone.metrics["pcr/norm_pla"]
 
 
-@pytest.mark.parametrize("name", ["memory", "memory_flat"])
-def test_second_gradient_costs_the_scope_s_share_of_one(name: str, runs: Runs) -> None:
-    steps = [record.steps[0].metrics for record in runs.of(name)]
+@pytest.mark.parametrize(("name", "ranks"), MEASURED)
+def test_second_gradient_costs_the_scope_s_share_of_one(name: str, ranks: int, runs: Runs) -> None:
+    """And one share more for the first half of either objective."""
+    steps = [record.steps[0].metrics for record in runs.of(name, ranks)]
     whole, scope = (sum(bytes_of[kind] for bytes_of in steps) for kind in ("whole", "scope"))
-    assert whole > 1.3 * scope > 0  # so that one gradient more would be seen
-    for bytes_of in steps:
-        # FSDP2 aligns the parts of its buffer.
-        assert bytes_of["held"] <= 1.02 * (bytes_of["whole"] + bytes_of["scope"])
+    assert whole > 1.05 * scope > 0  # so that one gradient more would be seen
+    shares = 3 if name.endswith("halves") else 1
+    # FSDP2 aligns the parts of its buffer, and pads every shard to the size of the largest.
+    allowed = 1.02 * max(bytes_of["whole"] + shares * bytes_of["scope"] for bytes_of in steps)
+    assert all(bytes_of["held"] <= allowed for bytes_of in steps)
 
 
 def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:
