@@ -14,6 +14,7 @@ from tests.distributed.layouts import (
     ORIGINAL,
     ORIGINAL_PARAMETERS,
     REPLICATED,
+    SWITCHED,
     ULYSSES,
 )
 from tests.distributed.recipe import Recipe
@@ -226,7 +227,8 @@ AGAINST_ORACLE = [
     ),
     *_cases(Recipe(name="alone", micro_batches=(12,)), STOCK, "paper", ranks=(1,)),
     *_cases(FLAT, *_MAIN, *_HALF, ranks=(1, 2, 3)),
-    *_cases(ORIGINAL, *_MAIN, *_HALF, ranks=(1, 2, 3)),
+    *_cases(ORIGINAL, STOCK, "paper", "robust", ranks=(1, 2, 3)),
+    *_cases(ORIGINAL, "pcgrad", "soft", "sum", *_HALF),
     *(c for recipe in _FLAT_VARIETIES for c in _cases(recipe, STOCK, "paper", "sum")),
     *(
         c
@@ -253,11 +255,8 @@ CASES = [
     *_cases(TRAIN, STOCK, CONFIGURED, "observe", ranks=(1, 2, 3)),
     *_cases(TRAIN, "paper", "robust", "sum", "observe_sparse", ranks=(2,)),
     *AGAINST_ORACLE,
-    *(
-        c
-        for recipe, ranks in LAYOUTS
-        for c in _cases(recipe, CONFIGURED, _observe(recipe), ranks=(ranks,))
-    ),
+    *(c for recipe, ranks in LAYOUTS for c in _cases(recipe, _observe(recipe), ranks=(ranks,))),
+    *(c for recipe, ranks in SWITCHED for c in _cases(recipe, CONFIGURED, ranks=(ranks,))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
     *_cases(Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True), STOCK, "sum"),
