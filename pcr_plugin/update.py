@@ -31,6 +31,8 @@ from pcr_plugin.weightings import load
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+# Column of the table that ranks sum up.
+_FAILED = 8
 
 
 class Statistics(NamedTuple):
@@ -60,6 +62,7 @@ class TwoGradientUpdate:
         loss_scale: what the host multiplies both losses by in this step (fp16).
         from_first_rank: from a function and a table to fill: calls the function on the first of
             the ranks that `sum_over_ranks` spans, and gives all of them its result.
+        gather: the lists of all these ranks, one after the other.
 
     Raises:
         ValueError: the rule names a weighting that cannot be had.
@@ -76,6 +79,7 @@ class TwoGradientUpdate:
         *,
         loss_scale: Callable[[], float] = lambda: 1.0,
         from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
+        gather: Callable[[list[str]], list[str]],
     ) -> None:
         self.rule = rule
         self.average = VarianceAverage(rule.ema)
@@ -87,6 +91,7 @@ class TwoGradientUpdate:
         self._device_module = device_module
         self._loss_scale = loss_scale
         self._from_first_rank = from_first_rank
+        self._gather = gather
         self._weighting = None if rule.weighting is None else load(rule.weighting)
         self._warned = False
         self.begin_step()
@@ -126,6 +131,10 @@ class TwoGradientUpdate:
 
         Returns:
             The step's metrics.
+
+        Raises:
+            RuntimeError: on every rank, when the estimator of any has noticed that its sums would
+                be wrong.
         """
         self.begin_step()
         # The plasticity pass comes second so that the random stream ends as after a host's step.
@@ -152,9 +161,13 @@ class TwoGradientUpdate:
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()
         gramian = counted_gramian(self._gradients, [p, s], len(self._names))
-        table = _pack(gramian, self._estimator.columns(p, s))
+        problem = self._estimator.problem
+        table = _pack(gramian, self._estimator.columns(p, s), failed=bool(problem))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
-        gramian, columns = _unpack(self._sum_over_ranks(table).cpu(), self._loss_scale())
+        table = self._sum_over_ranks(table).cpu()
+        if table[:, _FAILED].any():
+            raise RuntimeError("\n".join(self._gather([problem] if problem else [])))
+        gramian, columns = _unpack(table, self._loss_scale())
         variances = torch.stack(
             [
                 variance_of_total(
@@ -204,11 +217,12 @@ class TwoGradientUpdate:
         return metrics
 
 
-def _pack(gramian: Tensor, columns: UnitColumns) -> Tensor:
-    """(B, 8): p.p, p.s, s.s, the two sums of squares, mass, units, cross product."""
+def _pack(gramian: Tensor, columns: UnitColumns, failed: bool) -> Tensor:
+    """(B, 9): p.p, p.s, s.s, the two sums of squares, mass, units, cross product, failures."""
     # With offloading the gradients are on the CPU, and hooks have summed where autograd runs.
     gramian = gramian.to(columns.squares.device)
-    singles = [column[:, None] for column in (columns.mass, columns.units, columns.cross)]
+    failures = torch.full_like(columns.mass, float(failed))
+    singles = [c[:, None] for c in (columns.mass, columns.units, columns.cross, failures)]
     return torch.cat([gramian[:, 0, :], gramian[:, 1, 1:], columns.squares, *singles], dim=1)
 
 

@@ -44,6 +44,14 @@ class Estimator(Protocol):
         """Time that this step's passes have spent in the estimator."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """Why this step's sums would be wrong, with the remedy; empty if they are right.
+
+        Not an error of `collect`: other ranks would wait in a collective for the one that raised.
+        """
+        ...
+
     def begin(self) -> None:
         """Forget the last step."""
         ...

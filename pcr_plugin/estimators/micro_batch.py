@@ -56,6 +56,7 @@ class MicroBatchEstimator:
         # The unit that last reached each parameter, -1 for none; and who came twice in one.
         self._reached_in = [-1] * len(gradients.block_of)
         self._in_pieces: set[int] = set()
+        self._problem = ""
         gradients.watch(self._add_square)
 
     @property
@@ -63,8 +64,14 @@ class MicroBatchEstimator:
         """Time that this step's passes have spent in the hooks (on a GPU: to launch them)."""
         return self._seconds
 
+    @property
+    def problem(self) -> str:
+        """A gradient was not seen, or not in one piece per micro-batch; empty if all were."""
+        return self._problem
+
     def begin(self) -> None:
         """Forget the last step."""
+        self._problem = ""
         self._sums.zero_()
         self._seconds = 0.0
 
@@ -77,38 +84,42 @@ class MicroBatchEstimator:
         self._sizes.append(size)
 
     def collect(self, objective: Objective, run: RunPass) -> None:
-        """Run the objective's pass over the whole mini-batch with the hooks on.
-
-        Raises:
-            RuntimeError: a gradient was not seen, or not in one piece per micro-batch.
-        """
+        """Run the objective's pass over the whole mini-batch with the hooks on."""
         with self._watching(objective):
             run(None)
-        if self._in_pieces:
-            raise RuntimeError(
-                f"pcr.variance.estimator='micro_batch' got the gradients of "
-                f"{self._names(self._in_pieces)} more than once in one of "
-                f"{len(self._sizes)} micro-batches. {_REMEDY}"
-            )
+        found = self._came_twice() or self._was_missed() or self._has_no_order()
+        if found and not self._problem:
+            self._problem = f"pcr.variance.estimator='micro_batch' {found}. {_REMEDY}"
+
+    def _came_twice(self) -> str:
+        if not self._in_pieces:
+            return ""
+        return (
+            f"got the gradients of {self._names(self._in_pieces)} more than once in one of "
+            f"{len(self._sizes)} micro-batches"
+        )
+
+    def _was_missed(self) -> str:
         unseen = [i for i, reached in enumerate(self._reached_in) if reached < 0]
         held = self._gradients.read() if unseen else []
-        if missed := [i for i in unseen if _has_gradient(held[i])]:
-            raise RuntimeError(
-                f"pcr.variance.estimator='micro_batch' saw no gradient of {self._names(missed)} "
-                f"in {len(self._sizes)} micro-batches, but there is one. {_REMEDY}"
-            )
-        if self._in_order:
-            self._check_order()
+        missed = [i for i in unseen if _has_gradient(held[i])]
+        if not missed:
+            return ""
+        return (
+            f"saw no gradient of {self._names(missed)} in {len(self._sizes)} micro-batches, but "
+            "there is one"
+        )
 
-    def _check_order(self) -> None:
-        """Refuse a gradient that some units lack: it cannot be told which ones."""
+    def _has_no_order(self) -> str:
+        """A gradient that some units under way lack: it cannot be told which ones."""
         last = len(self._sizes) - 1
-        if fewer := {i for i, reached in enumerate(self._reached_in) if -1 < reached < last}:
-            raise RuntimeError(
-                f"pcr.variance.estimator='micro_batch' saw gradients of {self._names(fewer)} in "
-                f"some, but not in every one of {len(self._sizes)} micro-batches, of which "
-                f"several are under way at a time. {_REMEDY}"
-            )
+        fewer = {i for i, reached in enumerate(self._reached_in) if -1 < reached < last}
+        if not self._in_order or not fewer:
+            return ""
+        return (
+            f"saw gradients of {self._names(fewer)} in some, but not in every one of "
+            f"{len(self._sizes)} micro-batches, of which several are under way at a time"
+        )
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""

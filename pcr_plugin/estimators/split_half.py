@@ -43,6 +43,11 @@ class SplitHalfEstimator:
         """None: the passes run as the host runs them."""
         return 0.0
 
+    @property
+    def problem(self) -> str:
+        """None: there are no hooks that could miss a gradient."""
+        return ""
+
     def begin(self) -> None:
         """Forget the last step."""
         self._first = {}
@@ -58,7 +63,7 @@ class SplitHalfEstimator:
         self._first[objective] = first
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
-        """The sums of this step from this rank's shards.
+        """The sums of this step from this rank's shards; afterwards the halves are given up.
 
         Args:
             plasticity: local shards of p.
@@ -66,7 +71,8 @@ class SplitHalfEstimator:
         """
         shares = self._halves()
         of_p, of_s = Objective.PLASTICITY, Objective.STABILITY
-        first = [self._first[objective] for objective in Objective]
+        # Nothing of them outlives the step, after which the host may offload its gradients.
+        first = [self._first.pop(objective) for objective in Objective]
         gramian = counted_gramian(self._gradients, [plasticity, stability, *first], self._blocks)
         whole, half = gramian[:, :2], gramian[:, 2:]
         squares = [

@@ -16,6 +16,7 @@ from pcr_plugin.distributed import (
     all_ranks,
     broadcast_from_first,
     from_first_rank,
+    gather_lists,
     is_first_of,
     is_first_rank,
     ranks_of,
@@ -95,6 +96,7 @@ class TwoGradientEngine(ABC):
             from_first_rank=lambda compute, received: broadcast_from_first(
                 compute, received.to(self._device), self._group
             ),
+            gather=lambda texts: gather_lists(texts, self._group),
         )
 
     def forward_backward_batch(

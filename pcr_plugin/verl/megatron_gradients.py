@@ -1,8 +1,9 @@
 """Gradient access for Megatron-core, whose gradients live in flat buffers.
 
-Another pass would reduce over ranks what an earlier pass has left in the buffers, so between
-passes everything is set aside and the buffers are zeroed: of every bucket the part that is valid
-here, which with the distributed optimizer is 1 / data-parallel ranks of it.
+Another pass would reduce over ranks what an earlier pass has left in the buffers. So between
+passes the scope's gradients are copied out, of every bucket the part that is valid here: with the
+distributed optimizer 1 / data-parallel ranks of it. The others are made ready to be reduced again,
+see `megatron_rest`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from pcr_plugin.blocks import Block
 from pcr_plugin.gradients import Local, Seen
-from pcr_plugin.verl.megatron_slices import BufferSlice, buffer_slices
+from pcr_plugin.verl.megatron_rest import Rest
+from pcr_plugin.verl.megatron_slices import buffer_slices, gradient_of
 
 
 class MegatronGradients:
@@ -29,9 +31,8 @@ class MegatronGradients:
         block_of = {name: i for i, block in enumerate(blocks) for name in block.parameters}
         found = buffer_slices(chunks)
         self._scope = [part for part in found if part.name in block_of]
-        self._rest = [part for part in found if part.name not in block_of]
+        self._rest = Rest(chunks, [part for part in found if part.name not in block_of])
         self._block_of = [block_of[part.name] for part in self._scope]
-        self._aside: list[Tensor] | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -65,43 +66,29 @@ class MegatronGradients:
 
     def read(self) -> Local:
         """The owned slices in the scope, as views."""
-        return [_gradient(part) for part in self._scope]
+        return [gradient_of(part) for part in self._scope]
 
     @torch.no_grad()
     def take(self) -> Local:
         """Copy the owned slices in the scope; `keep_rest` zeroes the buffers."""
-        return [_gradient(part).clone() for part in self._scope]
+        return [gradient_of(part).clone() for part in self._scope]
 
     @torch.no_grad()
     def add(self, taken: Local, factors: Sequence[float]) -> None:
         """Add taken gradients, times one factor each, to those that are there."""
         for part, values, factor in zip(self._scope, taken, factors, strict=True):
             assert values is not None, "every parameter has a place in a buffer"
-            _gradient(part).add_(values, alpha=factor)
+            gradient_of(part).add_(values, alpha=factor)
 
     @torch.no_grad()
     def keep_rest(self, factor: float) -> None:
-        """Set aside what is outside the scope, on top of what already is, and zero everything."""
-        rest = [_gradient(part).mul(factor) for part in self._rest]
-        if self._aside is not None:
-            for values, earlier in zip(rest, self._aside, strict=True):
-                values.add_(earlier)
-        self._aside = rest
-        for chunk in self._chunks:
-            chunk.zero_grad_buffer()
+        """Keep what is outside the scope, and zero everything else in the buffers."""
+        self._rest.keep(factor)
 
     @torch.no_grad()
     def finish_rest(self) -> None:
-        """Bring it back; nothing outlives the step, whose buffers may be offloaded after it."""
-        for part, values in zip(self._rest, self._aside or [], strict=self._aside is not None):
-            _gradient(part).add_(values)
-        self._aside = None
-
-
-def _gradient(part: BufferSlice) -> Tensor:
-    # Looked up every time: offloading frees and refills the storage.
-    gradient: Tensor = part.bucket.grad_data[part.owned]
-    return gradient
+        """Bring back what `keep_rest` has set aside."""
+        self._rest.finish()
 
 
 def _report(index: int, seen: Seen, counts: bool) -> Callable[[Tensor], None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _WRAPPED = re.compile(r"^(module\.)+")
 _EMBEDDING = "embedding.word_embeddings.weight"
@@ -28,6 +28,9 @@ class BufferSlice:
         in_model: whether this rank's part is one that no other tensor-parallel rank or pipeline
             stage has, or the first of equal ones.
         counted: the same among all ranks, data-parallel ones included.
+        left: what to multiply this rank's gradient by, and leave in the bucket, so that the next
+            pass's reduction gives it back to all who own it; 0 where another rank leaves it;
+            `None` where Megatron-core may then add up the copies of several ranks.
     """
 
     name: str
@@ -36,6 +39,7 @@ class BufferSlice:
     owned: slice
     in_model: bool
     counted: bool
+    left: float | None
 
 
 def buffer_slices(chunks: Sequence[Any]) -> list[BufferSlice]:
@@ -47,11 +51,18 @@ def buffer_slices(chunks: Sequence[Any]) -> list[BufferSlice]:
     return [found for chunk in chunks for found in _slices_of(chunk)]
 
 
+def gradient_of(part: BufferSlice) -> Tensor:
+    """The owned slice, as a view; to be asked for every time: offloading refills the storage."""
+    gradient: Tensor = part.bucket.grad_data[part.owned]
+    return gradient
+
+
 def _slices_of(chunk: Any) -> Iterator[BufferSlice]:
     names = _global_names(chunk.module)
     sharded = chunk.ddp_config.use_distributed_optimizer
     for buffer in (*chunk.buffers, *chunk.expert_parallel_buffers):
         ranks, rank = buffer.data_parallel_group.size(), buffer.data_parallel_group.rank()
+        averaged = ranks if chunk.ddp_config.average_in_collective else 1
         for bucket in buffer.buckets:
             size = bucket.grad_data.numel()
             shard = (rank * size // ranks, (rank + 1) * size // ranks) if sharded else (0, size)
@@ -60,13 +71,17 @@ def _slices_of(chunk: Any) -> Iterator[BufferSlice]:
                 start = max(first - bucket.offset, shard[0])
                 stop = min(last - bucket.offset, shard[1])
                 in_model = _is_first_of_equals(parameter)
+                counted = in_model and (sharded or rank == 0)
                 yield BufferSlice(
                     name=names[parameter],
                     parameter=parameter,
                     bucket=bucket,
                     owned=slice(start, max(start, stop)),
                     in_model=in_model,
-                    counted=in_model and (sharded or rank == 0),
+                    counted=counted,
+                    left=None
+                    if _is_in_copies(parameter)
+                    else counted * averaged / buffer.gradient_scaling_factor,
                 )
 
 
@@ -80,6 +95,18 @@ def _is_first_of_equals(parameter: nn.Parameter) -> bool:
     return bool(
         param_is_not_shared(parameter) and param_is_not_tensor_parallel_duplicate(parameter)
     )
+
+
+def _is_in_copies(parameter: nn.Parameter) -> bool:
+    """Whether tensor-parallel ranks, or all stages, hold the same. A tied embedding is no case:
+    what its two stages leave is added up in every pass.
+    """
+    from megatron.core.parallel_state import get_tensor_model_parallel_world_size
+
+    if getattr(parameter, "pipeline_parallel", False):
+        return True
+    own = getattr(parameter, "tensor_model_parallel", False)
+    return not own and get_tensor_model_parallel_world_size() > 1
 
 
 def _global_names(model: nn.Module) -> dict[nn.Parameter, str]:

@@ -53,8 +53,19 @@ LAYOUTS = (
     Layout(
         name="data2_sharded_overlap", data=2, distributed_optimizer=True, ddp=(_OVERLAP, _BUCKETS)
     ),
-    Layout(name="tensor2_data2_sharded", tensor=2, data=2, distributed_optimizer=True),
+    Layout(
+        name="tensor2_data2_sharded",
+        tensor=2,
+        data=2,
+        distributed_optimizer=True,
+        ddp=(("average_in_collective", True),),
+    ),
     MOST,
+)
+# Both stages have the tied embedding, and its gradient is reduced twice.
+TWICE = Layout(name="pipeline2_data2_sharded", pipeline=2, data=2, distributed_optimizer=True)
+HALF_BUFFERS = replace(
+    SHARDED, name="data2_sharded_half", ddp=(("grad_reduce_in_fp32", False), *SHARDED.ddp)
 )
 
 # One step that moves the weights, so that replicas could drift apart.
@@ -111,7 +122,12 @@ AGAINST_ORACLE = [
         for recipe in KINDS
         for case in _cases(layout, recipe, STOCK, "paper")
     ),
-    *(case for layout in (SHARDED, TENSOR) for case in _cases(layout, HALF, STOCK, "paper")),
+    *_cases(TWICE, KINDS[0], STOCK, "paper", "robust_halves"),
+    *(
+        case
+        for layout in (SHARDED, TENSOR, HALF_BUFFERS)
+        for case in _cases(layout, HALF, STOCK, "paper")
+    ),
 ]
 CASES = [
     *AGAINST_ORACLE,

@@ -12,7 +12,17 @@ class MegatronRecord(CaseRecord):
     Attributes:
         layers: numbers of the layers, from 1, in each of this rank's model chunks.
         buckets: sizes of the gradient's buckets.
+        mlps: elements of this rank's parts of the MLPs.
+        copies: elements of what tensor-parallel ranks hold in copies.
+        element_size: bytes of a number in the gradient's buffers.
+        held: bytes, see `tests.megatron.memory`; only of the cases that are measured.
+        kept: the same.
     """
 
     layers: list[list[int]] = field(default_factory=list)
     buckets: list[int] = field(default_factory=list)
+    mlps: int = 0
+    copies: int = 0
+    element_size: int = 0
+    held: int = 0
+    kept: int = 0

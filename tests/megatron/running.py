@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.distributed.cases import CONFIGURED, VARIANTS
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
-from tests.megatron.cases import MegatronCase
+from tests.megatron.cases import EXACT, MegatronCase
+from tests.megatron.memory import Held
 from tests.megatron.records import MegatronRecord
 from tests.support.megatron_cpu import exactly
 from tests.support.megatron_engine import actor_config, build_engine
@@ -55,16 +57,34 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
             record.layers.append([layer.layer_number for layer in model.decoder.layers])
             record.shards |= {name: p.numel() for name, p in model.named_parameters()}
             groups = bucket_groups(chunk)
-            record.buckets += [b.grad_data.numel() for group in groups for b in group.buckets]
+            buckets = [bucket for group in groups for bucket in group.buckets]
+            record.buckets += [bucket.grad_data.numel() for bucket in buckets]
+            record.element_size = buckets[0].grad_data.element_size()
+            for name, parameter in model.named_parameters():
+                in_copies = not getattr(parameter, "tensor_model_parallel", False)
+                record.mlps += parameter.numel() * (".mlp.linear_fc" in name)
+                record.copies += parameter.numel() * (in_copies and case.layout.tensor > 1)
         # Different on every rank, as in training.
         torch.manual_seed(1234 + dist.get_rank())
         for step in range(len(case.recipe.batches)):
-            record.steps.append(run_step(case, inputs, actor, engine, step))
+            with _measuring(case, engine, record):
+                done = run_step(case, inputs, actor, engine, step)
+            record.steps.append(done)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         if not case.fails:
             raise
         record.error = f"{type(error).__name__}: {error}"
     return record
+
+
+@contextmanager
+def _measuring(case: MegatronCase, engine: Any, record: MegatronRecord) -> Iterator[None]:
+    if case.recipe != EXACT:
+        yield
+        return
+    with Held(engine) as memory:
+        yield
+    record.held, record.kept = memory.most, memory.kept
 
 
 def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:

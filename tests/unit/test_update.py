@@ -54,6 +54,8 @@ class Host:
         seed: int = 0,
         dropout: float = 0.0,
         from_first_rank: FromFirstRank = alone,
+        sum_over_ranks: Callable[[Tensor], Tensor] = lambda table: table,
+        gather: Callable[[list[str]], list[str]] = list,
     ) -> None:
         self.network = Network(seed, layers=4, dropout=dropout)
         names = [name for name, _ in self.network.named_parameters()]
@@ -67,9 +69,10 @@ class Host:
             self.blocks,
             self.gradients,
             self.estimator,
-            lambda table: table,
+            sum_over_ranks,
             torch.random,
             from_first_rank=from_first_rank,
+            gather=gather,
         )
 
     def runner(self, batch: Batch, sizes: tuple[int, ...], loss: Loss) -> RunPass:
@@ -268,6 +271,7 @@ def test_two_towers_with_the_same_layer_numbers_get_full_names() -> None:
         lambda table: table,
         torch.random,
         from_first_rank=alone,
+        gather=list,
     )
     assert twice._labels == [block.name for block in blocks]
 

@@ -1,0 +1,56 @@
+"""What the second gradient costs in memory beside Megatron-core's buffers, and for how long."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.distributed.cases import STOCK, VARIANTS
+from tests.megatron.cases import CASES, EXACT, LAYOUTS, MegatronCase
+from tests.megatron.conftest import MegatronRuns
+from tests.megatron.records import MegatronRecord
+from tests.support.megatron_layout import Layout
+
+OURS = [
+    pytest.param(c, id=c.name)
+    for c in CASES
+    if c.recipe == EXACT and c.variant != STOCK and c.layout in LAYOUTS
+]
+
+
+def _bytes(
+    records: Sequence[MegatronRecord], layout: Layout, size: Callable[[MegatronRecord], int]
+) -> float:
+    """Of what all ranks own of the buffers."""
+    owners = layout.data if layout.distributed_optimizer else 1
+    return sum(size(record) * record.element_size for record in records) / owners
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_only_the_scope_s_share_is_held_beside_the_buffers(
+    case: MegatronCase, runs: MegatronRuns
+) -> None:
+    """Once; with halves one more of either objective. And what is small: norms, set aside."""
+    records = runs.records(case)
+    held = sum(record.held for record in records)
+    scope = _bytes(records, case.layout, lambda record: record.mlps)
+    norms = _bytes(records, case.layout, lambda record: record.copies)
+    times = 3 if VARIANTS[case.variant].halves else 1
+    assert times * scope <= held <= times * scope + norms
+    # So that another copy of anything would be seen.
+    assert norms < 0.06 * scope
+
+
+@pytest.mark.parametrize("case", [c for c in OURS if not VARIANTS[c.values[0].variant].halves])
+def test_less_than_what_a_rank_owns_of_the_buffers(case: MegatronCase, runs: MegatronRuns) -> None:
+    records = runs.records(case)
+    owned = _bytes(records, case.layout, lambda record: sum(record.buckets))
+    assert sum(record.held for record in records) < 0.6 * owned
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_nothing_of_it_outlives_the_step(case: MegatronCase, runs: MegatronRuns) -> None:
+    """Of all tensors, those of the stock engine alone: its optimizer's state."""
+    stock = next(c for c in CASES if (c.recipe, c.layout, c.variant) == (EXACT, case.layout, STOCK))
+    for ours, theirs in zip(runs.records(case), runs.records(stock), strict=True):
+        assert theirs.kept > 0
+        assert abs(ours.kept - theirs.kept) < 1000
