@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pcr_plugin.statistics import VarianceAverage
@@ -34,16 +35,44 @@ def check_ranks(folder: str, ranks: int) -> None:
         )
 
 
-def save(average: VarianceAverage, folder: str) -> None:
+def check_model_parallel(folder: str, sizes: Mapping[str, int]) -> None:
+    """Refuse a checkpoint of Megatron-core whose random states are cut in another way.
+
+    Args:
+        folder: the checkpoint's folder.
+        sizes: this run's, by the names of Megatron-core's TransformerConfig.
+
+    Raises:
+        ValueError: it was written with other sizes.
+    """
+    path = Path(folder) / "transformer_config.json"
+    if not path.exists():
+        return
+    written = json.loads(path.read_text())
+    other = {name: written[name] for name in sizes if written.get(name, sizes[name]) != sizes[name]}
+    if other:
+        named = " and ".join(f"{name}={size}" for name, size in other.items())
+        here = " and ".join(str(sizes[name]) for name in other)
+        raise ValueError(
+            f"{folder} was written with {named} and this run has {here}: veRL keeps the random "
+            "states (`extra`) by tensor- and pipeline-parallel ranks. Resume with the same sizes, "
+            "or start from the model in the checkpoint's model/huggingface."
+        )
+
+
+def save(average: VarianceAverage, folder: str, *, complete: bool = True) -> None:
     """Write the state; to be called on one rank, since it is equal on all.
 
     Args:
         average: the moving averages.
         folder: the checkpoint's folder.
+        complete: whether veRL has written its part; otherwise (`async_save`) our file cannot say
+            which checkpoint it belongs to.
     """
     path = Path(folder) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"version": 1, "belongs_to": _fingerprint(folder), "average": average.state_dict()}
+    owner = _fingerprint(folder) if complete else ""
+    state = {"version": 1, "belongs_to": owner, "average": average.state_dict()}
     # A run that is killed here leaves the old file or the new one, not half of one.
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(state))
@@ -65,7 +94,7 @@ def read(folder: str) -> str | None:
         return None
     text = path.read_text()
     owner = re.search(r'"belongs_to": "(\w*)"', text)
-    if owner is not None and owner[1] != _fingerprint(folder):
+    if owner is not None and owner[1] and owner[1] != _fingerprint(folder):
         logger.warning("%s is not of this checkpoint, which was written later", path)
         return None
     return text
@@ -96,6 +125,8 @@ def load(average: VarianceAverage, text: str | None, folder: str) -> None:
 def _fingerprint(folder: str) -> str:
     """Of veRL's schedule and random state, which every checkpoint writes anew."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("extra_state_world_size_*_rank_0.pt")):
-        digest.update(path.read_bytes())
+    # FSDP's, and what Megatron-core's first rank writes.
+    for pattern in ("extra_state_world_size_*_rank_0.pt", "extra/dist_ckpt/__0_*.distcp"):
+        for path in sorted(Path(folder).glob(pattern)):
+            digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -126,30 +126,43 @@ class TwoGradientEngine(ABC):
 
     def optimizer_step(self) -> float:
         """The stock step; a skipped one leaves the moving averages as they were."""
-        norm: float = super().optimizer_step()  # type: ignore[misc]
-        if not math.isfinite(norm):
-            self._update.forget_step()
+        norm = math.nan
+        try:
+            # Megatron's ends the run where its loss scale has overflown.
+            norm = float(super().optimizer_step())  # type: ignore[misc]
+        finally:
+            if not math.isfinite(norm):
+                self._update.forget_step()
         return norm
 
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
         if self.checkpoints.should_save_extra and local_path and is_first_rank():
-            checkpoint.save(self._update.average, local_path)
+            complete = not self.checkpoints.checkpoint_config.get("async_save", False)
+            checkpoint.save(self._update.average, local_path, complete=complete)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages.
 
         Raises:
-            ValueError: it was written by another number of ranks, or our part is not readable.
+            ValueError: it was written in another layout, or our part is not readable.
         """
         if local_path:
-            checkpoint.check_ranks(local_path, ranks_of(self._group))
+            self.check_checkpoint(local_path)
             if self.checkpoints.should_load_extra:
                 # One rank reads: folders may be local to machines, and all must go on alike.
                 state = from_first_rank(lambda: checkpoint.read(local_path), self._group)
                 checkpoint.load(self._update.average, state, local_path)
         super().load_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
+
+    def check_checkpoint(self, folder: str) -> None:
+        """Refuse by name what veRL cannot load here.
+
+        Raises:
+            ValueError: it was written by another number of ranks.
+        """
+        checkpoint.check_ranks(folder, ranks_of(self._group))
 
     def _build_estimator(
         self, blocks: int, layout: Layout

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pcr_plugin.distributed import gather_lists, group_of_all
+from pcr_plugin.verl import checkpoint
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
@@ -58,6 +59,17 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     def checkpoints(self) -> Any:
         """veRL's checkpoint manager, which its engine spells in its own way."""
         return self.checkpoint_mananager
+
+    def check_checkpoint(self, folder: str) -> None:
+        """Refuse by name what veRL cannot load here.
+
+        Raises:
+            ValueError: it was written with other model-parallel sizes.
+        """
+        names = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
+        if self.checkpoints.should_load_extra:
+            sizes = {name: getattr(self.tf_config, name) for name in names}
+            checkpoint.check_model_parallel(folder, sizes)
 
     def _access(self, blocks: Any) -> MegatronGradients:
         check_watched(self.module, blocks, self._rule, self.tf_config)

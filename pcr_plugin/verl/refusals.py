@@ -141,9 +141,26 @@ def check_model(model: Any, strategy: str) -> None:
             True,
             "not shown to be right; set it to false",
         )
+    if strategy.endswith("megatron"):
+        _check_adapters(model)
+
+
+def _check_adapters(model: Any) -> None:
     rank = (model.get("lora", None) or {}).get("rank", None) or 0
-    if strategy.endswith("megatron") and rank > 0:
-        reject("actor_rollout_ref.model.lora.rank", rank, "not built yet on Megatron; use 0")
+    if rank > 0:
+        reject(
+            "actor_rollout_ref.model.lora.rank",
+            rank,
+            "veRL trains adapters on Megatron through Megatron-Bridge alone, with which no rule "
+            "has been run; use 0, or an FSDP engine with lora_rank",
+        )
+    rank = model.get("lora_rank", None) or 0
+    if rank > 0:
+        reject(
+            "actor_rollout_ref.model.lora_rank",
+            rank,
+            "veRL's Megatron engine does not read it and would train the whole model; use 0",
+        )
 
 
 def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:

@@ -27,6 +27,7 @@ class Recipe:
         on_policy: the reference is the policy itself, as in a run's first step.
         strategy: `fsdp` or `fsdp2`.
         engine: fields of veRL's FSDPEngineConfig that differ from its defaults.
+        optimizer: Megatron-core's OptimizerConfig fields that differ from veRL's defaults.
         precision: in which the model computes: `fp32`, `bf16`, `fp16`; Megatron also in `fp64`.
     """
 
@@ -46,6 +47,7 @@ class Recipe:
     on_policy: bool = False
     strategy: str = "fsdp2"
     engine: tuple[tuple[str, Any], ...] = ()
+    optimizer: tuple[tuple[str, Any], ...] = ()
     precision: str = "fp32"
 
     @property

@@ -99,7 +99,12 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     (
         [*MEGATRON, "actor_rollout_ref.model.lora.rank=8"],
         "actor_rollout_ref.model.lora.rank=8",
-        ["not built yet on Megatron", "use 0"],
+        ["through Megatron-Bridge alone", "use 0", "an FSDP engine"],
+    ),
+    (
+        [*MEGATRON, "actor_rollout_ref.model.lora_rank=8"],
+        "actor_rollout_ref.model.lora_rank=8",
+        ["would train the whole model", "use 0"],
     ),
     (
         [*MEGATRON, f"{ACTOR}.megatron.qat.enable=True"],

@@ -81,9 +81,26 @@ EXACT = replace(PLAIN, name="exact", precision="fp64")
 # Norms of heads are on all tensor-parallel ranks, and their gradients are summed over these.
 KINDS = tuple(replace(EXACT, name=m, model=m, batches=(m,)) for m in ("even_tied", "even_normed"))
 
-# Parameters and computation; gradients are added up in float32. veRL's float16 needs an optimizer
-# of TransformerEngine.
+# Parameters and computation; gradients are added up in float32.
 HALF = replace(PLAIN, name="half", precision="bf16")
+
+# The same with Megatron-core's scaler of the loss. veRL asks for an optimizer of TransformerEngine
+# then, unless `override_optimizer_config` says otherwise.
+SCALED = replace(
+    PLAIN,
+    name="scaled",
+    precision="fp16",
+    optimizer=(("use_precision_aware_optimizer", False), ("initial_loss_scale", 2.0**10)),
+)
+
+# Between steps parameters, gradients and the optimizer's state are freed or moved.
+OFFLOADED = replace(
+    EXACT,
+    name="offloaded",
+    batches=STILL.batches,
+    learning_rate=0.0,
+    engine=(("param_offload", True), ("optimizer_offload", True)),
+)
 
 # One module per expert, and the experts spread over the data-parallel ranks.
 _EXPERTS = (
@@ -128,6 +145,8 @@ AGAINST_ORACLE = [
         for layout in (SHARDED, TENSOR, HALF_BUFFERS)
         for case in _cases(layout, HALF, STOCK, "paper")
     ),
+    *(case for layout in (SHARDED, TENSOR) for case in _cases(layout, SCALED, STOCK, "paper")),
+    *_cases(SHARDED, OFFLOADED, STOCK, "robust", "paper_halves"),
 ]
 CASES = [
     *AGAINST_ORACLE,

@@ -17,6 +17,7 @@ class MegatronRecord(CaseRecord):
         element_size: bytes of a number in the gradient's buffers.
         held: bytes, see `tests.megatron.memory`; only of the cases that are measured.
         kept: the same.
+        left_in_buffers: bytes of parameters and gradients after every step, if they are offloaded.
     """
 
     layers: list[list[int]] = field(default_factory=list)
@@ -26,3 +27,4 @@ class MegatronRecord(CaseRecord):
     element_size: int = 0
     held: int = 0
     kept: int = 0
+    left_in_buffers: list[int] = field(default_factory=list)

@@ -1,8 +1,9 @@
 """Run one case on this rank and record what happened."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from verl.workers.utils.losses import ppo_loss
 
 from tests.distributed.cases import CONFIGURED, VARIANTS
 from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe
 from tests.distributed.records import StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
-from tests.megatron.cases import EXACT, MegatronCase
+from tests.megatron.cases import EXACT, OFFLOADED, MegatronCase
 from tests.megatron.memory import Held
 from tests.megatron.records import MegatronRecord
 from tests.support.megatron_cpu import exactly
@@ -25,10 +27,11 @@ from tests.support.megatron_gathering import (
     whole_gradients,
     whole_weights,
 )
+from tests.support.megatron_offload import bytes_in_buffers, moves, moves_when_built
 from tests.support.verl_batch import ROW
 
 # float64 is what float32 becomes inside of `exactly`.
-_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16"}
+_PRECISIONS = {"fp64": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
@@ -41,10 +44,17 @@ def run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
     Returns:
         The record; an error is part of it only where the case is meant to fail.
     """
-    if case.recipe.precision == "fp64":
-        with exactly():
-            return _run_case(case, inputs)
-    return _run_case(case, inputs)
+    with contextlib.ExitStack() as stack:
+        if case.recipe.precision == "fp64":
+            stack.enter_context(exactly())
+        if is_offloaded(case.recipe):
+            stack.enter_context(moves_when_built())
+        return _run_case(case, inputs)
+
+
+def is_offloaded(recipe: Recipe) -> bool:
+    """Whether parameters and gradients leave the device between steps."""
+    return bool(dict(recipe.engine).get("param_offload"))
 
 
 def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
@@ -79,12 +89,14 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
 
 @contextmanager
 def _measuring(case: MegatronCase, engine: Any, record: MegatronRecord) -> Iterator[None]:
-    if case.recipe != EXACT:
+    if case.recipe not in (EXACT, OFFLOADED):
         yield
         return
     with Held(engine) as memory:
         yield
     record.held, record.kept = memory.most, memory.kept
+    if is_offloaded(case.recipe):
+        record.left_in_buffers.append(bytes_in_buffers(engine))
 
 
 def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
@@ -117,6 +129,7 @@ def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any
         actor,
         inputs.checkpoints[recipe.model],
         learning_rate=recipe.learning_rate,
+        optimizer=dict(recipe.optimizer),
         **settings,
     )
     return actor, engine
@@ -127,14 +140,16 @@ def run_step(case: MegatronCase, inputs: Inputs, actor: Any, engine: Any, step: 
     replica = (engine.get_data_parallel_rank(), engine.get_data_parallel_size())
     batch = mini_batch(case.recipe, inputs, step, replica)
     record = StepRecord()
-    with engine.train_mode(), _recording(engine, record):
+    context = moves if is_offloaded(case.recipe) else nullcontext
+    with context(), engine.train_mode(), _recording(engine, record):
         output = engine.train_batch(batch, partial(ppo_loss, config=actor))
     # Only the last stage has the losses, and only one of its tensor-parallel ranks the norm.
     metrics = output.get("metrics", {})
     metrics.pop("grad_norm", None)
     record.metrics = {name: aggregated(value) for name, value in metrics.items()}
     record.random_state = torch.get_rng_state()
-    weights = whole_weights(engine)
+    with context(), engine.eval_mode():
+        weights = whole_weights(engine)
     record.digest = digest(weights)
     if dist.get_rank() == 0:
         record.weights = weights

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
 from tests.distributed.cases import STOCK, VARIANTS
-from tests.megatron.cases import CASES, EXACT, LAYOUTS, MegatronCase
+from tests.megatron.cases import CASES, EXACT, LAYOUTS, OFFLOADED, MegatronCase, stock
 from tests.megatron.conftest import MegatronRuns
 from tests.megatron.records import MegatronRecord
 from tests.support.megatron_layout import Layout
@@ -13,8 +14,9 @@ from tests.support.megatron_layout import Layout
 OURS = [
     pytest.param(c, id=c.name)
     for c in CASES
-    if c.recipe == EXACT and c.variant != STOCK and c.layout in LAYOUTS
+    if c.recipe in (EXACT, OFFLOADED) and c.variant != STOCK and c.layout in LAYOUTS
 ]
+OFFLOADED_CASES = [pytest.param(c, id=c.name) for c in CASES if c.recipe == OFFLOADED]
 
 
 def _bytes(
@@ -50,7 +52,23 @@ def test_less_than_what_a_rank_owns_of_the_buffers(case: MegatronCase, runs: Meg
 @pytest.mark.parametrize("case", OURS)
 def test_nothing_of_it_outlives_the_step(case: MegatronCase, runs: MegatronRuns) -> None:
     """Of all tensors, those of the stock engine alone: its optimizer's state."""
-    stock = next(c for c in CASES if (c.recipe, c.layout, c.variant) == (EXACT, case.layout, STOCK))
-    for ours, theirs in zip(runs.records(case), runs.records(stock), strict=True):
-        assert theirs.kept > 0
-        assert abs(ours.kept - theirs.kept) < 1000
+    scope = _bytes(runs.records(case), case.layout, lambda record: record.mlps) / case.layout.ranks
+    for ours, theirs in zip(runs.records(case), runs.records(stock(case)), strict=True):
+        # The metrics of a step, and what a pipeline has received last, are a little.
+        assert abs(ours.kept - theirs.kept) < 0.05 * scope
+
+
+@pytest.mark.parametrize("case", OFFLOADED_CASES)
+def test_offloading_frees_the_buffers(case: MegatronCase, runs: MegatronRuns) -> None:
+    """After every step; otherwise the cases below would say nothing."""
+    for record in runs.records(case):
+        assert record.left_in_buffers == [0, 0]
+
+
+def test_offloading_changes_nothing_for_the_optimizer(runs: MegatronRuns) -> None:
+    """The second step of the same batch finds the gradients of the first."""
+    for case in OFFLOADED_CASES:
+        first, second = runs.records(case.values[0])[0].steps
+        assert first.gradient.keys() == second.gradient.keys()
+        for name, gradient in first.gradient.items():
+            torch.testing.assert_close(second.gradient[name], gradient, rtol=1e-12, atol=1e-15)

@@ -14,7 +14,7 @@ from tests.support.tiny_model import MODELS
 
 ENGINE = "verl.workers.engine.megatron.transformer_impl.MegatronEngineWithLMHead"
 # Rounding of the precision that the model computes in.
-ERROR = {"fp64": 1e-13, "fp32": 2e-6, "bf16": 5e-2}
+ERROR = {"fp64": 1e-13, "fp32": 2e-6, "bf16": 5e-2, "fp16": 5e-3}
 STOCK_CASES = [pytest.param(case, id=case.name) for case in CASES if case.variant == STOCK]
 TRAINED = [case for case in STOCK_CASES if case.values[0].recipe.learning_rate > 0]
 

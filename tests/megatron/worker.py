@@ -30,6 +30,7 @@ def main(rank: int, ranks: int, folder: Path, share: int) -> None:
     megatron_cpu.install()
     megatron_verl_cpu.install()
     from tests.megatron.running import run_case
+    from tests.megatron.scenarios import SCENARIOS
 
     gc.freeze()
     torch.set_num_threads(1)
@@ -44,6 +45,12 @@ def main(rank: int, ranks: int, folder: Path, share: int) -> None:
             with mistake_of(case):
                 records[case.name] = run_case(case, inputs)
             logger.warning("case %s: %.1f seconds", case.name, time.monotonic() - start)
+        if share == len(shares(ranks)) - 1:
+            records |= {
+                name: scenario(inputs)
+                for name, (scenario, needed) in SCENARIOS.items()
+                if ranks == needed
+            }
         torch.save(records, folder / f"records{rank}.pt")
     finally:
         dist.destroy_process_group()

@@ -47,7 +47,7 @@ def actor_config(
     Args:
         layout: how the model is cut.
         kind: class of the actor's configuration.
-        precision: `float32` or `bfloat16`, of parameters and computation.
+        precision: `float32`, `bfloat16` or `float16`, of parameters and computation.
         engine: further fields of McoreEngineConfig.
         **actor: fields of the actor's configuration.
     """
@@ -82,6 +82,7 @@ def build_engine(
     *,
     learning_rate: float,
     contents: Mapping[str, list[str]] | None = None,
+    optimizer: Mapping[str, Any] | None = None,
     **model: Any,
 ) -> Any:
     """The engine that veRL's worker would build for this actor.
@@ -93,6 +94,7 @@ def build_engine(
         checkpoint: folder of the model.
         learning_rate: of Adam, constant.
         contents: veRL's `save_contents` and `load_contents`.
+        optimizer: fields of Megatron-core's OptimizerConfig.
         **model: fields of HFModelConfig.
     """
     parallel_state.destroy_model_parallel()
@@ -106,15 +108,18 @@ def build_engine(
     )
     # The engine asks its tokenizer for nothing but the id that fills up short rows.
     object.__setattr__(model_config, "tokenizer", SimpleNamespace(pad_token_id=0))
-    optimizer = McoreOptimizerConfig(
-        lr=learning_rate, lr_decay_style="constant", total_training_steps=STEPS
+    optimizer_config = McoreOptimizerConfig(
+        lr=learning_rate,
+        lr_decay_style="constant",
+        total_training_steps=STEPS,
+        override_optimizer_config=dict(optimizer or {}),
     )
     engine = EngineRegistry.new(
         model_type="language_model",
         backend=actor.engine.strategy,
         model_config=model_config,
         engine_config=actor.engine,
-        optimizer_config=optimizer,
+        optimizer_config=optimizer_config,
         checkpoint_config=CheckpointConfig(**(contents or {})),
     )
     # It prints its whole configuration.

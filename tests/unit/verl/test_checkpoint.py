@@ -77,11 +77,15 @@ def test_a_file_that_is_no_state_is_named(tmp_path: Path, content: str) -> None:
     assert "delete it" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["extra_state_world_size_2_rank_0.pt", "extra/dist_ckpt/__0_0.distcp"]
+)
 def test_a_file_left_by_an_earlier_checkpoint_is_not_taken(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Off and on again: the same step's folder is written anew, without our file."""
-    extra = tmp_path / "extra_state_world_size_2_rank_0.pt"
+    extra = tmp_path / name
+    extra.parent.mkdir(parents=True, exist_ok=True)
     extra.write_bytes(b"with the rule")
     checkpoint.save(averaged(), str(tmp_path))
     assert checkpoint.read(str(tmp_path)) is not None
@@ -90,6 +94,35 @@ def test_a_file_left_by_an_earlier_checkpoint_is_not_taken(
     restore(restored, tmp_path)
     assert restored.state_dict()["sums"] == {}
     assert "written later" in caplog.text
+
+
+def test_a_state_written_before_the_checkpoint_is_complete_is_taken(tmp_path: Path) -> None:
+    """With `async_save` veRL writes its part later."""
+    checkpoint.save(averaged(), str(tmp_path), complete=False)
+    (tmp_path / "extra" / "dist_ckpt").mkdir(parents=True)
+    (tmp_path / "extra" / "dist_ckpt" / "__0_0.distcp").write_bytes(b"later")
+    restored = VarianceAverage(0.9)
+    restore(restored, tmp_path)
+    assert restored.state_dict() == averaged().state_dict()
+
+
+SIZES = {"tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 2}
+
+
+def test_other_model_parallel_sizes_are_refused_by_name(tmp_path: Path) -> None:
+    written = json.dumps(SIZES | {"tensor_model_parallel_size": 4})
+    (tmp_path / "transformer_config.json").write_text(written)
+    with pytest.raises(ValueError, match="tensor_model_parallel_size=4 and this run has 1"):
+        checkpoint.check_model_parallel(str(tmp_path), SIZES)
+
+
+@pytest.mark.parametrize("written", [SIZES, {}, None])
+def test_equal_sizes_or_unknown_ones_are_accepted(
+    written: dict[str, int] | None, tmp_path: Path
+) -> None:
+    if written is not None:
+        (tmp_path / "transformer_config.json").write_text(json.dumps(written))
+    checkpoint.check_model_parallel(str(tmp_path), SIZES)
 
 
 def test_an_interrupted_save_leaves_the_old_state(

@@ -1,0 +1,93 @@
+"""One rank of a run that writes a checkpoint, of one that goes on from it, and of other layouts.
+
+`python -m tests.megatron.resuming <rank> <ranks> <folder> <train|resume|other>`
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.distributed.cases import STOCK
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe
+from tests.megatron.cases import SHARDED, TENSOR, WHOLE, MegatronCase
+from tests.megatron.records import MegatronRecord
+from tests.support import megatron_cpu, megatron_verl_cpu
+from tests.support.megatron_layout import Layout
+
+RECIPE = Recipe(name="resumed", model="even", batches=("even", "even"), learning_rate=1e-3)
+LAYOUTS = (TENSOR, SHARDED)
+Records = dict[str, MegatronRecord]
+
+
+def _case(layout: Layout, variant: str) -> MegatronCase:
+    return MegatronCase(recipe=RECIPE, layout=layout, variant=variant, ranks=(layout.ranks,))
+
+
+def train(inputs: Inputs, checkpoints: Path, records: Records) -> None:
+    """A step, a checkpoint, another step."""
+    from tests.megatron.running import build, run_step
+
+    for layout in LAYOUTS:
+        for variant in ("robust", STOCK):
+            case = _case(layout, variant)
+            actor, engine = build(case, inputs)
+            record = records[f"{layout.name}-{variant}"] = MegatronRecord()
+            record.steps.append(run_step(case, inputs, actor, engine, 0))
+            engine.save_checkpoint(str(checkpoints / f"{layout.name}-{variant}"))
+            record.steps.append(run_step(case, inputs, actor, engine, 1))
+
+
+def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
+    """The second step from the checkpoints: as it was, without averages, from a stock run."""
+    from tests.megatron.running import build, run_step
+
+    without = {"load_contents": ["model", "optimizer"]}
+    for layout in LAYOUTS:
+        for name, source, contents in (
+            ("resumed", "robust", None),
+            ("without_extra", "robust", without),
+            ("on", STOCK, None),
+        ):
+            case = _case(layout, "robust")
+            actor, engine = build(case, inputs, contents=contents)
+            folder = str(checkpoints / f"{layout.name}-{source}")
+            engine.load_checkpoint(folder, del_local_after_load=False)
+            record = records[f"{layout.name}-{name}"] = MegatronRecord()
+            record.steps.append(run_step(case, inputs, actor, engine, 1))
+
+
+def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
+    """One rank alone asks for the checkpoints."""
+    from tests.megatron.running import build
+
+    for layout in LAYOUTS:
+        for source in ("robust", STOCK):
+            _, engine = build(_case(WHOLE, "robust"), inputs)
+            record = records[f"{layout.name}-{source}"] = MegatronRecord()
+            try:
+                engine.load_checkpoint(str(checkpoints / f"{layout.name}-{source}"))
+            except ValueError as error:
+                record.error = f"{type(error).__name__}: {error}"
+
+
+def main(rank: int, ranks: int, folder: Path, phase: str) -> None:
+    """Run a phase and save what it recorded."""
+    megatron_cpu.install()
+    megatron_verl_cpu.install()
+    torch.set_num_threads(1)
+    inputs = Inputs.load(folder.parent)
+    records: Records = {}
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks
+    )
+    run = {"train": train, "resume": resume, "other": other}[phase]
+    run(inputs, folder.parent / "checkpoints", records)
+    torch.save(records, folder / f"records{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

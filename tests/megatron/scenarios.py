@@ -1,0 +1,50 @@
+"""What does not fit the scheme of one engine that makes a few steps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tests.distributed.inputs import Inputs
+from tests.megatron.cases import SCALED, TENSOR, MegatronCase
+from tests.megatron.records import MegatronRecord
+from tests.megatron.running import build, run_step
+
+_SCALE, _SMALLER, _TOO_LARGE = 2.0**10, 2.0**8, 2.0**40
+_STEPS = replace(SCALED, batches=("even", "even"))
+
+
+def overflow(inputs: Inputs) -> MegatronRecord:
+    """fp16 with a loss scale that overflows at first, and is then the right one.
+
+    Returns:
+        Two steps at the right scale; then the first of them on engines of their own that have never
+        overflown, the last at a smaller scale. The error is that of the step before them all.
+    """
+    case = MegatronCase(recipe=_STEPS, layout=TENSOR, variant="robust", ranks=(2,))
+    record = MegatronRecord()
+    actor, engine = build(case, inputs)
+    _set_scale(engine, _TOO_LARGE)
+    try:
+        run_step(case, inputs, actor, engine, 0)
+    except NotImplementedError as error:
+        record.error = str(error)
+    _set_scale(engine, _SCALE)
+    for step in range(2):
+        record.steps.append(run_step(case, inputs, actor, engine, step))
+    for scale in (_SCALE, _SMALLER):
+        actor, engine = build(case, inputs)
+        _set_scale(engine, scale)
+        record.steps.append(run_step(case, inputs, actor, engine, 0))
+    return record
+
+
+def _set_scale(engine: Any, scale: float) -> None:
+    (optimizer,) = engine.optimizer.chained_optimizers
+    scaler = optimizer.grad_scaler
+    scaler.load_state_dict(scaler.state_dict() | {"scale": torch.tensor([scale])})
+
+
+# Name to function and the number of ranks on which it runs.
+SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {"overflow": (overflow, 2)}
