@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import date
 from importlib.metadata import version
@@ -53,13 +53,16 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
 }
 
 
-def measure(workload: Workload, names: Sequence[str], repeats: int) -> Results:
+def measure(
+    workload: Workload, names: Sequence[str], repeats: int, make: Callable[..., Update]
+) -> Results:
     """Time some variants.
 
     Args:
         workload: model and mini-batch.
         names: of VARIANTS.
         repeats: updates timed per variant, after one that is not.
+        make: makes an update, with the arguments of `make_update`.
 
     Returns:
         Per variant: median, quartiles, and the share of statistics, communication and combine.
@@ -67,26 +70,27 @@ def measure(workload: Workload, names: Sequence[str], repeats: int) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder)
         save_model(workload, model)
-        updates = {name: make_update(workload, model, *VARIANTS[name]) for name in names}
+        updates = {name: make(workload, model, *VARIANTS[name]) for name in names}
     for update in updates.values():
-        update(make_batch(workload, seed=_seed(0)))
+        update(make_batch(workload, seed=_seed(workload, 0)))
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
     for repeat in range(repeats):
         for name, update in updates.items():
-            samples[name].append(timed(update, make_batch(workload, seed=_seed(repeat))))
+            samples[name].append(timed(update, make_batch(workload, seed=_seed(workload, repeat))))
     return {name: summary(rows) for name, rows in samples.items()}
 
 
-def _seed(repeat: int) -> int:
-    """Another mini-batch on every rank and in every repeat."""
-    return repeat * dist.get_world_size() + dist.get_rank()
+def _seed(workload: Workload, repeat: int) -> int:
+    """Another mini-batch on every replica of the model and in every repeat."""
+    ranks = workload.tensor_ranks
+    return repeat * (dist.get_world_size() // ranks) + dist.get_rank() // ranks
 
 
 def timed(update: Update, batch: Any) -> tuple[float, float]:
     """Seconds of one update, and of its statistics, communication and combination."""
     dist.barrier()
     start = time.perf_counter()
-    metrics = update(batch)["metrics"]
+    metrics = update(batch).get("metrics", {})
     seconds = time.perf_counter() - start
     ours = metrics.get("pcr/seconds")
     return seconds, float(ours.aggregate()) if ours is not None else 0.0
@@ -113,11 +117,14 @@ def conditions(command: str, workload: Workload, repeats: int) -> dict[str, Any]
     }
 
 
-def start_ranks() -> str:
+def start_ranks(program: str) -> str:
     """Join the ranks that torchrun has started, or be alone.
 
+    Args:
+        program: the module that was started.
+
     Returns:
-        The command that starts this program so.
+        The command that starts it so.
     """
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
@@ -125,16 +132,21 @@ def start_ranks() -> str:
     else:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         start = "python -m"
-    return " ".join(["VERL_PLATFORM=cpu", start, "benchmarks.actor_update", *sys.argv[1:]])
+    return " ".join(["VERL_PLATFORM=cpu", start, program, *sys.argv[1:]])
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def arguments(layouts: Sequence[str], name: str = "benchmarks") -> argparse.Namespace:
+    """The command line.
+
+    Args:
+        layouts: that can be measured.
+        name: of the two files, if nothing else is said.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
-    parser.add_argument("--name", default="benchmarks", help="of the two files")
+    parser.add_argument("--name", default=name, help="of the two files")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--layouts", nargs="*", default=list(LAYOUTS), choices=list(LAYOUTS))
+    parser.add_argument("--layouts", nargs="*", default=list(layouts), choices=layouts)
     for field in fields(Workload):
         if field.type is int:
             name = f"--{field.name.replace('_', '-')}"
@@ -143,16 +155,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Parse the command line, measure, write."""
-    given = arguments()
-    command = start_ranks()
+def run(
+    given: argparse.Namespace,
+    command: str,
+    layouts: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
+    make: Callable[..., Update],
+) -> None:
+    """Measure and write.
+
+    Args:
+        given: the command line.
+        command: what started this.
+        layouts: per name, what is different about the workload, and names of VARIANTS.
+        make: see `measure`.
+    """
     values = vars(given)
     workload = Workload(**{f.name: values[f.name] for f in fields(Workload) if f.name in values})
     results = {}
     for name in given.layouts:
-        changes, variants = LAYOUTS[name]
-        results[name] = measure(replace(workload, **changes), variants, given.repeats)
+        changes, variants = layouts[name]
+        results[name] = measure(replace(workload, **changes), variants, given.repeats, make)
         gc.collect()  # the engines of one layout are not there while the next is measured
     report = {**conditions(command, workload, given.repeats), "results": results}
     if dist.get_rank() == 0:
@@ -161,6 +183,12 @@ def main() -> None:
         (given.out / f"{given.name}.md").write_text(page(report))
         print(page(report))
     dist.destroy_process_group()
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    given = arguments(list(LAYOUTS))
+    run(given, start_ranks("benchmarks.actor_update"), LAYOUTS, make_update)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class Workload:
         response: tokens of the longest response.
         micro_batches: per rank and mini-batch.
         checkpointing: recompute activations.
-        strategy: `fsdp` or `fsdp2`.
+        strategy: `fsdp`, `fsdp2` or `megatron`.
+        tensor_ranks: that share one replica of the model (`megatron`).
         fsdp_size: ranks that share one replica of the model; -1 for all.
         lora_rank: of adapters on every linear layer; 0 trains the model itself.
         experts: of every MLP, of which a token sees two; 0 for a plain MLP.
@@ -45,6 +46,7 @@ class Workload:
     micro_batches: int = 4
     checkpointing: bool = False
     strategy: str = "fsdp2"
+    tensor_ranks: int = 1
     fsdp_size: int = -1
     lora_rank: int = 0
     experts: int = 0
@@ -123,7 +125,7 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
         batch,
         use_dynamic_bsz=False,
         micro_batch_size_per_gpu=rows // workload.micro_batches,
-        global_batch_size=rows * torch.distributed.get_world_size(),
+        global_batch_size=rows * (torch.distributed.get_world_size() // workload.tensor_ranks),
         calculate_entropy=False,
         temperature=1.0,
         use_remove_padding=False,

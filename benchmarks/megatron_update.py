@@ -1,0 +1,100 @@
+"""The same for veRL's Megatron engine, in a program of its own.
+
+    VERL_PLATFORM=cpu python -m benchmarks.megatron_update --out docs
+
+Megatron-core needs a GPU; here it runs with what the tests put in its place on a CPU, which changes
+torch for the whole process. Under `torchrun` all ranks share the matrices of one model.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from tensordict import TensorDict
+
+from benchmarks.actor_update import VARIANTS, arguments, run, start_ranks
+from benchmarks.workload import Workload
+from tests.support import megatron_cpu, megatron_verl_cpu
+
+Update = Callable[[TensorDict], dict[str, Any]]
+
+
+def make_update(
+    workload: Workload, model: Path, rule: str | None, settings: dict[str, Any]
+) -> Update:
+    """One actor update of the Megatron engine, as `benchmarks.update` makes one with FSDP.
+
+    Args:
+        workload: the model's size.
+        model: the saved checkpoint.
+        rule: `update_rule`; `None` is veRL's stock engine class.
+        settings: keys below `pcr`.
+
+    Returns:
+        A function from a mini-batch to the step's output.
+    """
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import HFModelConfig, McoreOptimizerConfig
+    from verl.workers.engine import EngineRegistry
+    from verl.workers.utils.losses import ppo_loss
+
+    actor = _actor(workload, rule, settings)
+    engine = EngineRegistry.new(
+        model_type="language_model",
+        backend=actor.engine.strategy,
+        model_config=HFModelConfig(path=str(model), use_remove_padding=False),
+        engine_config=actor.engine,
+        optimizer_config=McoreOptimizerConfig(
+            lr=1e-6, lr_decay_style="constant", total_training_steps=1000
+        ),
+        checkpoint_config=CheckpointConfig(),
+    )
+    engine.initialize()
+
+    def update(batch: TensorDict) -> dict[str, Any]:
+        with engine.train_mode():
+            output: dict[str, Any] = engine.train_batch(batch, partial(ppo_loss, config=actor))
+        return output
+
+    return update
+
+
+def _actor(workload: Workload, rule: str | None, settings: dict[str, Any]) -> Any:
+    from pcr_plugin.verl import enable
+    from tests.support.megatron_engine import actor_config
+    from tests.support.megatron_layout import Layout
+
+    replicas = dist.get_world_size() // workload.tensor_ranks
+    actor = actor_config(
+        layout=Layout(
+            name="measured",
+            tensor=workload.tensor_ranks,
+            data=replicas,
+            distributed_optimizer=True,
+        ),
+        engine={},
+        ppo_mini_batch_size=workload.sequences * replicas,
+        ppo_micro_batch_size_per_gpu=workload.sequences // workload.micro_batches,
+        kl_loss_coef=0.01,
+        kl_loss_type="k3+",
+    )
+    if rule is not None:
+        enable(actor, rule, **settings)
+    return actor
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    layouts = ["megatron"]
+    given = arguments(layouts, name="benchmarks_megatron")
+    megatron_cpu.install()
+    megatron_verl_cpu.install()
+    command = start_ranks("benchmarks.megatron_update")
+    workload = {"strategy": "megatron", "tensor_ranks": dist.get_world_size()}
+    run(given, command, {"megatron": (workload, list(VARIANTS))}, make_update)
+
+
+if __name__ == "__main__":
+    main()
