@@ -19,9 +19,7 @@ FIRST = "decoder.layers.0.mlp"
 def launch(root: Path, phase: str, ranks: int) -> Phase:
     folder = root / f"resuming_{phase}"
     run_ranks("tests.megatron.resuming", ranks, folder, arguments=[phase])
-    return [
-        torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)
-    ]
+    return [torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +84,7 @@ def other(root: Path, trained: Phase) -> dict[str, CaseRecord]:
 
 
 @pytest.mark.parametrize("source", ["robust", "stock"])
-def test_other_tensor_parallel_ranks_are_refused(
-    source: str, other: dict[str, CaseRecord]
-) -> None:
+def test_other_tensor_parallel_ranks_are_refused(source: str, other: dict[str, CaseRecord]) -> None:
     error = other[f"tensor2-{source}"].error
     assert error.startswith("ValueError")
     assert f"tensor2-{source} was written with tensor_model_parallel_size=2" in error

@@ -5,12 +5,13 @@ import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch.distributed as dist
 from megatron.core import parallel_state
+from tokenizers import Tokenizer, models
 from torch.distributed import distributed_c10d
+from transformers import PreTrainedTokenizerFast
 from verl.trainer.config import CheckpointConfig
 from verl.workers.config import (
     HFModelConfig,
@@ -106,8 +107,7 @@ def build_engine(
         use_remove_padding=False,
         **model,
     )
-    # The engine asks its tokenizer for nothing but the id that fills up short rows.
-    object.__setattr__(model_config, "tokenizer", SimpleNamespace(pad_token_id=0))
+    object.__setattr__(model_config, "tokenizer", _tokenizer())
     optimizer_config = McoreOptimizerConfig(
         lr=learning_rate,
         lr_decay_style="constant",
@@ -126,6 +126,12 @@ def build_engine(
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         engine.initialize()
     return engine
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """The engine asks it for the id that fills up short rows, and a checkpoint saves it."""
+    words = Tokenizer(models.WordLevel({"0": 0}, unk_token="0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0")
 
 
 def _close_groups() -> None:
