@@ -31,6 +31,7 @@ class MegatronGradients:
         self._scope = [part for part in found if part.name in block_of]
         self._rest = [part for part in found if part.name not in block_of]
         self._block_of = [block_of[part.name] for part in self._scope]
+        self._watched: list[Any] = []
         self._aside: list[Tensor] | None = None
 
     @property
@@ -59,9 +60,14 @@ class MegatronGradients:
 
         Of a parameter that tensor-parallel ranks share all but the first report a zero: that
         there was a gradient, which would otherwise be taken for one that no hook saw.
+
+        The hooks sit where Megatron-core has its own. A tensor's hooks do not last: a bridge that
+        exports weights may broadcast the parameters themselves, and torch then drops them.
         """
         for index, part in enumerate(self._scope):
-            part.parameter.register_hook(_report(index, seen, part.in_model))
+            accumulator = _accumulator(part.parameter)
+            accumulator.register_prehook(_report(index, seen, part.in_model))
+            self._watched.append(accumulator)
 
     def read(self) -> Local:
         """The owned slices in the scope, as views."""
@@ -104,8 +110,17 @@ def _gradient(part: BufferSlice) -> Tensor:
     return gradient
 
 
-def _report(index: int, seen: Seen, counts: bool) -> Callable[[Tensor], None]:
-    def report(gradient: Tensor) -> None:
+@torch.enable_grad()
+def _accumulator(parameter: Tensor) -> Any:
+    """The node of autograd that a parameter's gradient ends in; it lives as long as it is held."""
+    view = parameter.expand_as(parameter).grad_fn
+    assert view is not None, "it requires a gradient"
+    return view.next_functions[0][0]
+
+
+def _report(index: int, seen: Seen, counts: bool) -> Callable[[Sequence[Tensor]], None]:
+    def report(gradients: Sequence[Tensor]) -> None:
+        (gradient,) = gradients
         seen(index, gradient if counts else gradient.new_zeros(()))
 
     return report
