@@ -6,6 +6,10 @@ import torch
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+_OUTPUT_LAYER = "lm_head.weight"
+
+Weights = list[tuple[str, torch.Tensor]]
+
 
 class CPUWeightSync(vLLMColocateWorkerExtension):
     """Loads the actor's weights into vLLM's CPU backend.
@@ -33,12 +37,40 @@ class CPUWeightSync(vLLMColocateWorkerExtension):
             )
         device = torch.device("cpu")
         receiver = BucketedWeightReceiver(self._get_zmq_handle(), device, use_shm=use_shm)
-        weights: list[tuple[str, torch.Tensor]] = []
+        weights: Weights = []
 
-        def keep(bucket: list[tuple[str, torch.Tensor]], is_last: bool) -> None:
+        def keep(bucket: Weights, is_last: bool) -> None:
             # On a CPU the tensors are views into shared memory that is unmapped after the
             # callback.
             weights.extend((name, tensor.clone()) for name, tensor in bucket)
 
         receiver.receive_weights(on_bucket_received=keep)
+        text_model = self.model_runner.model_config.hf_text_config
+        if getattr(text_model, "tie_word_embeddings", False):
+            weights = with_output_layer(weights)
         self.model_runner.reload_weights(weights_iterator=iter(weights))
+
+
+def with_output_layer(weights: Weights) -> Weights:
+    """The weights of a model with tied embeddings, the output layer among them.
+
+    The CPU backend keeps a repacked copy of it, which a new embedding alone does not reach. A
+    state dictionary has both; what Megatron's bridge exports has the embedding, as a checkpoint.
+
+    Args:
+        weights: names and tensors as the actor sends them.
+
+    Raises:
+        ValueError: none of them is known as the embedding.
+    """
+    if any(name.endswith(_OUTPUT_LAYER) for name, _ in weights):
+        return weights
+    tied = [tensor for name, tensor in weights if name.endswith("embed_tokens.weight")]
+    if len(tied) != 1:
+        names = ", ".join(name for name, _ in weights if "embed" in name) or "none"
+        raise ValueError(
+            f"VERL_PLATFORM=cpu cannot tell the weight that vLLM's output layer shares: no "
+            f"{_OUTPUT_LAYER}, and of embeddings {names}. Use a model with "
+            "tie_word_embeddings=false."
+        )
+    return [*weights, (_OUTPUT_LAYER, tied[0])]
