@@ -6,9 +6,7 @@ import torch
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
-_OUTPUT_LAYER = "lm_head.weight"
-
-Weights = list[tuple[str, torch.Tensor]]
+from pcr_plugin.verl_cpu.tied_weights import Weights, with_output_layer
 
 
 class CPUWeightSync(vLLMColocateWorkerExtension):
@@ -49,28 +47,3 @@ class CPUWeightSync(vLLMColocateWorkerExtension):
         if getattr(text_model, "tie_word_embeddings", False):
             weights = with_output_layer(weights)
         self.model_runner.reload_weights(weights_iterator=iter(weights))
-
-
-def with_output_layer(weights: Weights) -> Weights:
-    """The weights of a model with tied embeddings, the output layer among them.
-
-    The CPU backend keeps a repacked copy of it, which a new embedding alone does not reach. A
-    state dictionary has both; what Megatron's bridge exports has the embedding, as a checkpoint.
-
-    Args:
-        weights: names and tensors as the actor sends them.
-
-    Raises:
-        ValueError: none of them is known as the embedding.
-    """
-    if any(name.endswith(_OUTPUT_LAYER) for name, _ in weights):
-        return weights
-    tied = [tensor for name, tensor in weights if name.endswith("embed_tokens.weight")]
-    if len(tied) != 1:
-        names = ", ".join(name for name, _ in weights if "embed" in name) or "none"
-        raise ValueError(
-            f"VERL_PLATFORM=cpu cannot tell the weight that vLLM's output layer shares: no "
-            f"{_OUTPUT_LAYER}, and of embeddings {names}. Use a model with "
-            "tie_word_embeddings=false."
-        )
-    return [*weights, (_OUTPUT_LAYER, tied[0])]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from tests.distributed.records import CaseRecord
 
 
@@ -12,7 +14,9 @@ class MegatronRecord(CaseRecord):
     Attributes:
         layers: numbers of the layers, from 1, in each of this rank's model chunks.
         buckets: sizes of the gradient's buckets.
+        exported: weights as the rollout would get them before the first step; rank 0.
     """
 
     layers: list[list[int]] = field(default_factory=list)
     buckets: list[int] = field(default_factory=list)
+    exported: dict[str, Tensor] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from tests.support.megatron_gathering import (
     whole_gradients,
     whole_weights,
 )
+from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW
 
 # float64 is what float32 becomes inside of `exactly`.
@@ -56,6 +57,11 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
             record.shards |= {name: p.numel() for name, p in model.named_parameters()}
             groups = bucket_groups(chunk)
             record.buckets += [b.grad_data.numel() for group in groups for b in group.buckets]
+        # As in a run, whose rollout comes before the first step. Without a distributed optimizer
+        # veRL's engine cannot.
+        if case.layout.distributed_optimizer and not MODELS[case.recipe.model].experts:
+            weights = {name: w.detach().clone() for name, w in engine.get_per_tensor_param()[0]}
+            record.exported = weights if dist.get_rank() == 0 else {}
         # Different on every rank, as in training.
         torch.manual_seed(1234 + dist.get_rank())
         for step in range(len(case.recipe.batches)):
