@@ -6,6 +6,8 @@ import torch
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from pcr_plugin.verl_cpu.tied_weights import Weights, with_output_layer
+
 
 class CPUWeightSync(vLLMColocateWorkerExtension):
     """Loads the actor's weights into vLLM's CPU backend.
@@ -33,12 +35,15 @@ class CPUWeightSync(vLLMColocateWorkerExtension):
             )
         device = torch.device("cpu")
         receiver = BucketedWeightReceiver(self._get_zmq_handle(), device, use_shm=use_shm)
-        weights: list[tuple[str, torch.Tensor]] = []
+        weights: Weights = []
 
-        def keep(bucket: list[tuple[str, torch.Tensor]], is_last: bool) -> None:
+        def keep(bucket: Weights, is_last: bool) -> None:
             # On a CPU the tensors are views into shared memory that is unmapped after the
             # callback.
             weights.extend((name, tensor.clone()) for name, tensor in bucket)
 
         receiver.receive_weights(on_bucket_received=keep)
+        text_model = self.model_runner.model_config.hf_text_config
+        if getattr(text_model, "tie_word_embeddings", False):
+            weights = with_output_layer(weights)
         self.model_runner.reload_weights(weights_iterator=iter(weights))

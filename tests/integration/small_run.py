@@ -103,15 +103,22 @@ def overrides(folder: Path, steps: int, workers: int = 1) -> list[str]:
 
 
 def run(
-    folder: Path, extra: list[str], *, steps: int = 2, workers: int = 1, **variables: str
+    folder: Path,
+    extra: list[str],
+    *,
+    steps: int = 2,
+    workers: int = 1,
+    recipe: list[str] | None = None,
+    **variables: str,
 ) -> Run:
     """Run the real `main_ppo` and read veRL's own log.
 
     Args:
         folder: what `prepare` wrote.
-        extra: further overrides, which replace those of `overrides`.
+        extra: further overrides, which replace those of the recipe.
         steps: training steps, from the first of all runs on.
         workers: processes to shard over.
+        recipe: in place of `overrides`.
         **variables: further environment.
 
     Returns:
@@ -124,7 +131,7 @@ def run(
             sys.executable,
             "-m",
             "verl.trainer.main_ppo",
-            *overrides(folder, steps, workers),
+            *(recipe or overrides(folder, steps, workers)),
             *extra,
         ],
         cwd=folder,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from tests.distributed.records import CaseRecord
 
 
@@ -18,6 +20,7 @@ class MegatronRecord(CaseRecord):
         held: bytes, see `tests.megatron.memory`; only of the cases that are measured.
         kept: the same.
         left_in_buffers: bytes of parameters and gradients after every step, if they are offloaded.
+        exported: weights as the rollout would get them before the first step; rank 0.
     """
 
     layers: list[list[int]] = field(default_factory=list)
@@ -28,3 +31,4 @@ class MegatronRecord(CaseRecord):
     held: int = 0
     kept: int = 0
     left_in_buffers: list[int] = field(default_factory=list)
+    exported: dict[str, Tensor] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from tests.support.megatron_gathering import (
     whole_weights,
 )
 from tests.support.megatron_offload import bytes_in_buffers, moves, moves_when_built
+from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW
 
 # float64 is what float32 becomes inside of `exactly`.
@@ -74,6 +75,11 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
                 in_copies = not getattr(parameter, "tensor_model_parallel", False)
                 record.mlps += parameter.numel() * (".mlp.linear_fc" in name)
                 record.copies += parameter.numel() * (in_copies and case.layout.tensor > 1)
+        # As in a run, whose rollout comes before the first step. Without a distributed optimizer
+        # veRL's engine cannot.
+        if case.layout.distributed_optimizer and not MODELS[case.recipe.model].experts:
+            weights = {name: w.detach().clone() for name, w in engine.get_per_tensor_param()[0]}
+            record.exported = weights if dist.get_rank() == 0 else {}
         # Different on every rank, as in training.
         torch.manual_seed(1234 + dist.get_rank())
         for step in range(len(case.recipe.batches)):

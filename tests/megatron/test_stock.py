@@ -16,6 +16,11 @@ ENGINE = "verl.workers.engine.megatron.transformer_impl.MegatronEngineWithLMHead
 # Rounding of the precision that the model computes in.
 ERROR = {"fp64": 1e-13, "fp32": 2e-6, "bf16": 5e-2, "fp16": 5e-3}
 STOCK_CASES = [pytest.param(case, id=case.name) for case in CASES if case.variant == STOCK]
+EXPORTED = [
+    case
+    for case in STOCK_CASES
+    if case.values[0].layout.distributed_optimizer and not case.values[0].layout.transformer
+]
 TRAINED = [case for case in STOCK_CASES if case.values[0].recipe.learning_rate > 0]
 
 
@@ -75,3 +80,15 @@ def test_step_moves_the_weights(case: MegatronCase, runs: MegatronRuns, inputs: 
     assert records[0].engine == ENGINE
     assert after.keys() == before.keys()
     assert not any(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_exported_weights_are_the_checkpoints(
+    case: MegatronCase, runs: MegatronRuns, inputs: Inputs
+) -> None:
+    """And exporting them does no harm to what comes after, which the other tests see."""
+    before = inputs.weights[case.recipe.model]
+    exported = runs.records(case)[0].exported
+    assert exported.keys() == before.keys()
+    for name, weight in before.items():
+        assert torch.equal(exported[name], weight.to(exported[name].dtype)), name

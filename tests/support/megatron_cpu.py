@@ -226,6 +226,34 @@ def _sizes_as_lists(original: Callable[..., Any]) -> Callable[..., Any]:
     return exchange
 
 
+def _with_states(original: Callable[..., Any]) -> Callable[..., Any]:
+    # torch's Adam, in place of a fused one, counts its steps beside the moments, and has none
+    # before its first step; to read a checkpoint Megatron-core asks for one nevertheless.
+    def sharded_state_dict(self: Any, *positional: Any, **named: Any) -> Any:
+        state = self.optimizer.state
+        for parameter in [p for group in self.optimizer.param_groups for p in group["params"]]:
+            if not state[parameter]:
+                zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                state[parameter] = {"step": torch.tensor(0.0), **zeros}
+        return original(self, *positional, **named)
+
+    return sharded_state_dict
+
+
+def _resuming(original: Callable[..., Any]) -> Callable[..., Any]:
+    # float32 parameters are the optimizer's own, and autograd does not let it overwrite them with
+    # those of a checkpoint; of parameters in half precision it has copies. The checkpoint's number
+    # of steps comes in as one tensor for all parameters, and then the local one goes over it.
+    @torch.no_grad()
+    def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
+        (steps,) = {group["step"] for group in state_dict["optimizer"]["param_groups"]}
+        original(self, state_dict)
+        for state in self.optimizer.state.values():
+            state["step"] = torch.tensor(float(steps))
+
+    return load_state_dict
+
+
 _RANDOM = "megatron.core.tensor_parallel.random"
 MEGATRON = (
     Shim(symbol=f"{_RANDOM}:_get_cuda_rng_state", replace=_cpu_state),
@@ -233,6 +261,14 @@ MEGATRON = (
     Shim(
         symbol="megatron.core.transformer.torch_norm:WrappedTorchNorm.__new__",
         replace=_sequence_parallel_norm,
+    ),
+    Shim(
+        symbol="megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.sharded_state_dict",
+        replace=_with_states,
+    ),
+    Shim(
+        symbol="megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.load_state_dict",
+        replace=_resuming,
     ),
     Shim(symbol="torch.distributed:all_to_all_single", replace=_sizes_as_lists),
 )

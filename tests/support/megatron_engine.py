@@ -21,18 +21,9 @@ from verl.workers.config import (
 )
 from verl.workers.engine import EngineRegistry
 
-from tests.support.megatron_layout import Layout
+from tests.support.megatron_layout import NO_FUSION, Layout
 
 STEPS = 10
-# Fused kernels are written for GPUs.
-_NO_FUSION = {
-    "masked_softmax_fusion": False,
-    "bias_activation_fusion": False,
-    "bias_dropout_fusion": False,
-    "gradient_accumulation_fusion": False,
-    "persist_layer_norm": False,
-    "use_cpu_initialization": True,
-}
 
 
 def actor_config(
@@ -62,7 +53,7 @@ def actor_config(
         use_distributed_optimizer=layout.distributed_optimizer,
         override_ddp_config=dict(layout.ddp),
         override_transformer_config={
-            **_NO_FUSION,
+            **NO_FUSION,
             # mbridge turns it on whenever there are tensor-parallel ranks and no override.
             "sequence_parallel": layout.sequence,
             **dict(layout.transformer),

@@ -6,6 +6,16 @@ from typing import Any, TypeVar
 
 _Record = TypeVar("_Record")
 
+# Fields of TransformerConfig. Fused kernels are written for GPUs.
+NO_FUSION: dict[str, Any] = {
+    "masked_softmax_fusion": False,
+    "bias_activation_fusion": False,
+    "bias_dropout_fusion": False,
+    "gradient_accumulation_fusion": False,
+    "persist_layer_norm": False,
+    "use_cpu_initialization": True,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
