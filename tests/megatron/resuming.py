@@ -6,7 +6,6 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,19 +57,10 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
         ):
             case = _case(layout, "robust")
             actor, engine = build(case, inputs, contents=contents)
-            _count_a_step(engine)
             folder = str(checkpoints / f"{layout.name}-{source}")
-            with torch.no_grad():
-                engine.load_checkpoint(folder, del_local_after_load=False)
+            engine.load_checkpoint(folder, del_local_after_load=False)
             record = records[f"{layout.name}-{name}"] = MegatronRecord()
             record.steps.append(run_step(case, inputs, actor, engine, 1))
-
-
-def _count_a_step(engine: Any) -> None:
-    """Without TransformerEngine Megatron-core cannot load an optimizer that has made no step."""
-    with engine.train_mode():
-        engine.optimizer_zero_grad()
-        engine.optimizer_step()
 
 
 def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
