@@ -130,6 +130,11 @@ class Case:
         """Unique among the cases."""
         return f"{self.recipe.name}-{self.variant}"
 
+    @property
+    def pooled(self) -> int:
+        """Ranks with different rows whose tokens an expert gets in one micro-batch."""
+        return 1
+
 
 def _cases(
     recipe: Recipe, *variants: str, ranks: tuple[int, ...] = (2,), fails: bool = False

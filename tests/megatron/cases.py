@@ -26,6 +26,11 @@ class MegatronCase(Case):
         """Unique among the cases."""
         return f"{self.recipe.name}-{self.layout.name}-{self.variant}"
 
+    @property
+    def pooled(self) -> int:
+        """Data-parallel ranks whose tokens an expert gets in one micro-batch."""
+        return self.layout.pooled
+
 
 def _cases(layout: Layout, recipe: Recipe, *variants: str) -> list[MegatronCase]:
     return [
@@ -112,11 +117,16 @@ AGAINST_ORACLE = [
         for case in _cases(layout, recipe, STOCK, "paper")
     ),
     *(case for layout in (SHARDED, TENSOR) for case in _cases(layout, HALF, STOCK, "paper")),
+    *(
+        case
+        for layout in EXPERT_LAYOUTS
+        for case in _cases(layout, MOE, STOCK, "paper", "robust_halves")
+    ),
 ]
 CASES = [
     *AGAINST_ORACLE,
     *(case for layout in (WHOLE, SHARDED, MOST) for case in _cases(layout, PLAIN, CONFIGURED)),
-    *(case for layout in EXPERT_LAYOUTS for case in _cases(layout, MOE, STOCK)),
+    *(case for layout in EXPERT_LAYOUTS for case in _cases(layout, MOE, "sum", "observe")),
     *(case for layout in LAYOUTS for case in _cases(layout, PLAIN, "observe")),
 ]
 
