@@ -53,6 +53,7 @@ VARIANTS = {
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),
+    "sum_halves": Variant(rule="sum", settings={"variance": _HALVES}),
     "pcgrad_halves": Variant(
         rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True
     ),

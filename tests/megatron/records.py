@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from tests.distributed.records import CaseRecord
 
 
@@ -12,7 +14,10 @@ class MegatronRecord(CaseRecord):
     Attributes:
         layers: numbers of the layers, from 1, in each of this rank's model chunks.
         buckets: sizes of the gradient's buckets.
+        routers: for every step what this rank's routers remember after it: the experts' bias, the
+            tokens counted for it, and the losses logged since the case began.
     """
 
     layers: list[list[int]] = field(default_factory=list)
     buckets: list[int] = field(default_factory=list)
+    routers: list[dict[str, Tensor]] = field(default_factory=list)

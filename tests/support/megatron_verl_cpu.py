@@ -79,6 +79,8 @@ def _local_experts(original: Callable[..., Any]) -> Callable[..., Any]:
         return {
             local: _EXPERT.sub(lambda found: f"{found[2]}{int(found[1]) + first}", name)
             for local, name in original(self, model, consider_ep=False).items()
+            # Qwen2-MoE's checkpoints have none; it starts at zero.
+            if not local.endswith("expert_bias")
         }
 
     return names
