@@ -19,7 +19,7 @@ def rule(estimator: str = "micro_batch") -> UpdateRule:
 
 def transformer(**changes: Any) -> TransformerConfig:
     sizes = {"num_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
-    return TransformerConfig(**sizes, **changes)
+    return TransformerConfig(**sizes, add_bias_linear=False, **changes)
 
 
 @pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])

@@ -104,7 +104,9 @@ MISTAKEN_ROUTERS = [
 
 
 def stock_of(case: MegatronCase) -> MegatronCase:
-    """The stock case of the same layout."""
+    """The stock case of the same recipe and layout."""
     return next(
-        other for other in ROUTER_CASES if (other.layout, other.variant) == (case.layout, STOCK)
+        other
+        for other in (*ROUTER_CASES, *REPLAYED)
+        if (other.recipe, other.layout, other.variant) == (case.recipe, case.layout, STOCK)
     )
