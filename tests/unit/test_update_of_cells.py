@@ -7,6 +7,7 @@ from pcr_plugin.estimators import Merged, MicroBatchEstimator
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from tests.unit.test_update import Host, alone, batch_of, rule
+from tests.unit.toy_host import Network
 
 
 def apart(merged: Merged | None = None) -> Host:
@@ -15,6 +16,8 @@ def apart(merged: Merged | None = None) -> Host:
     names = [name for block in host.blocks for name in block.parameters]
     found = cells(host.blocks, [name for name in names if "up_proj" in name])
     assert len(found.parts) == 2 * len(host.blocks)
+    # Hooks find one access to a network.
+    host.network = Network(0, layers=4)
     host.gradients = Fsdp2Gradients(host.network, found.parts)
     host.estimator = MicroBatchEstimator(
         host.gradients, len(found.parts), 1.0, torch.device("cpu"), merged=merged
