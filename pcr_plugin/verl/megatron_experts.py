@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.config.checks import reject
 from pcr_plugin.distributed import contains, gather_lists, group_of_all, is_first_of, ranks_of
 from pcr_plugin.verl.layout import MergedUnits
 from pcr_plugin.verl.megatron_slices import BufferSlice
@@ -26,9 +25,6 @@ def merged_units(parts: Sequence[BufferSlice], rule: UpdateRule) -> MergedUnits 
 
     Returns:
         `None` where there are none, and with an estimator that does not look at micro-batches.
-
-    Raises:
-        ValueError: an expert sees only a part of the tokens of a micro-batch.
     """
     from megatron.core import parallel_state as mpu
 
@@ -37,14 +33,7 @@ def merged_units(parts: Sequence[BufferSlice], rule: UpdateRule) -> MergedUnits 
         return None
     together: Any = mpu.get_expert_tensor_and_model_parallel_group()
     one_micro_batch = mpu.get_tensor_model_parallel_group()
-    if not contains(together, one_micro_batch):
-        reject(
-            "actor_rollout_ref.actor.megatron.expert_model_parallel_size",
-            mpu.get_expert_model_parallel_world_size(),
-            f"experts on {ranks_of(together)} ranks then see a slice of the tokens that "
-            f"{ranks_of(one_micro_batch)} tensor-parallel ranks share, which is no unit of "
-            "pcr.variance.estimator=micro_batch; use split_half, or at least as many ranks",
-        )
+    assert contains(together, one_micro_batch), "smaller ones are refused by `check_megatron`"
     if ranks_of(together) == ranks_of(one_micro_batch):
         return None
     return MergedUnits(

@@ -29,6 +29,16 @@ def check_megatron(engine: Any, rule: UpdateRule) -> None:
         if getattr(engine, key, False):
             reject(f"{_MEGATRON}.{key}", True, why)
     _check_units(f"{_MEGATRON}.context_parallel_size", engine.context_parallel_size, rule)
+    tensor, experts = engine.tensor_model_parallel_size, engine.expert_model_parallel_size
+    together = experts * (engine.expert_tensor_parallel_size or tensor)
+    if experts > 1 and together < tensor and not _halves(rule):
+        reject(
+            f"{_MEGATRON}.expert_model_parallel_size",
+            experts,
+            f"the experts of {together} ranks then see a slice of the tokens that {tensor} "
+            "tensor-parallel ranks share, which is no unit of "
+            f"pcr.variance.estimator=micro_batch; use split_half, or at least {tensor} ranks",
+        )
 
 
 def check_transformer(config: Any, rule: UpdateRule) -> None:
@@ -45,7 +55,7 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
     if config.num_moe_experts:
         _check_experts(config, rule)
     if getattr(config, "mtp_num_layers", None):
-        why = "its loss would count in both gradients, and nothing here could run it; use 0"
+        why = "its loss would count in both gradients; not built yet, use 0"
         reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, why)
     if config.calculate_per_token_loss:
         reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
