@@ -112,6 +112,17 @@ def is_first_of(group: dist.ProcessGroup) -> bool:
     return dist.get_rank(group) == 0
 
 
+def contains(group: dist.ProcessGroup, others: dist.ProcessGroup) -> bool:
+    """Whether all ranks of one group are in another.
+
+    Args:
+        group: a group this process is in.
+        others: another one.
+    """
+    inside = set(dist.get_process_group_ranks(group))
+    return inside.issuperset(dist.get_process_group_ranks(others))
+
+
 def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     """All ranks of a mesh: those of one shard group, and of all its replicas.
 

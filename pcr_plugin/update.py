@@ -57,12 +57,14 @@ class TwoGradientUpdate:
         blocks: the scope's blocks.
         gradients: the host's gradients.
         estimator: measures the variances.
-        sum_over_ranks: sums a (B, k) table over all ranks of the model.
+        sum_over_ranks: sums a (C, k) table over all ranks of the model.
         device_module: `torch.cuda` or what stands for it, for the random state.
         loss_scale: what the host multiplies both losses by in this step (fp16).
         from_first_rank: from a function and a table to fill: calls the function on the first of
             the ranks that `sum_over_ranks` spans, and gives all of them its result.
         gather: the lists of all these ranks, one after the other.
+        block_of_cell: the block of every cell, where the blocks have been taken apart into cells
+            with units of their own; `gradients` and `estimator` then know the cells as blocks.
 
     Raises:
         ValueError: the rule names a weighting that cannot be had.
@@ -80,11 +82,13 @@ class TwoGradientUpdate:
         loss_scale: Callable[[], float] = lambda: 1.0,
         from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
         gather: Callable[[list[str]], list[str]],
+        block_of_cell: Sequence[int] | None = None,
     ) -> None:
         self.rule = rule
         self.average = VarianceAverage(rule.ema)
         self._names = [block.name for block in blocks]
         self._labels = _unique_labels(blocks)
+        self._block_of_cell = list(range(len(blocks)) if block_of_cell is None else block_of_cell)
         self._gradients = gradients
         self._estimator = estimator
         self._sum_over_ranks = sum_over_ranks
@@ -153,14 +157,15 @@ class TwoGradientUpdate:
         statistics = self._statistics(s)
         decision = self._decide(statistics, beta)
         if not self.rule.observes:
-            combine_(self._gradients, s, [(p, q) for p, q in decision.weights.tolist()])
+            weights = [(p, q) for p, q in decision.weights.tolist()]
+            combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
         metrics = self._metrics(statistics, decision)
         metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics
 
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()
-        gramian = counted_gramian(self._gradients, [p, s], len(self._names))
+        gramian = counted_gramian(self._gradients, [p, s], len(self._block_of_cell))
         problem = self._estimator.problem
         table = _pack(gramian, self._estimator.columns(p, s), failed=bool(problem))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
@@ -177,7 +182,13 @@ class TwoGradientUpdate:
             ],
             dim=1,
         )
-        return Statistics(gramian, variances, columns.cross)
+        return Statistics(*map(self._by_block, (gramian, variances, columns.cross)))
+
+    def _by_block(self, of_cells: Tensor) -> Tensor:
+        """The sum over every block's cells, of which each has parameters of its own."""
+        index = torch.tensor(self._block_of_cell)
+        shape = (len(self._names), *of_cells.shape[1:])
+        return of_cells.new_zeros(shape).index_add(0, index, of_cells)
 
     def _decide(self, statistics: Statistics, beta: float) -> BlockWeights:
         gramian = statistics.gramian
@@ -218,7 +229,7 @@ class TwoGradientUpdate:
 
 
 def _pack(gramian: Tensor, columns: UnitColumns, failed: bool) -> Tensor:
-    """(B, 9): p.p, p.s, s.s, the two sums of squares, mass, units, cross product, failures."""
+    """(C, 9): p.p, p.s, s.s, the two sums of squares, mass, units, cross product, failures."""
     # With offloading the gradients are on the CPU, and hooks have summed where autograd runs.
     gramian = gramian.to(columns.squares.device)
     failures = torch.full_like(columns.mass, float(failed))

@@ -1,12 +1,13 @@
 """Which units the variance of a gradient is measured over (`pcr.variance.estimator`)."""
 
 from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
-from pcr_plugin.estimators.micro_batch import MicroBatchEstimator
+from pcr_plugin.estimators.micro_batch import Merged, MicroBatchEstimator
 from pcr_plugin.estimators.products import counted_gramian
 from pcr_plugin.estimators.split_half import SplitHalfEstimator
 
 __all__ = [
     "Estimator",
+    "Merged",
     "MicroBatchEstimator",
     "Objective",
     "RunPass",

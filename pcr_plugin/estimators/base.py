@@ -22,12 +22,14 @@ class Objective(IntEnum):
 class UnitColumns(NamedTuple):
     """This rank's share of an estimator's sums; adding them over the ranks completes them.
 
+    One row per cell: a block, or the part of one whose gradients come in the same units.
+
     Attributes:
-        squares: (B, 2) sum_m ||g_m||^2 / n_m of p and of s, where n_m is the unit's number of
+        squares: (C, 2) sum_m ||g_m||^2 / n_m of p and of s, where n_m is the unit's number of
             tokens or sequences.
-        mass: (B,) sum_m n_m; times `squares` this gives sum_m ||g_m||^2 / w_m.
-        units: (B,) number of units with n_m > 0.
-        cross: (B,) unbiased estimate of p.s from independent units, or NaN.
+        mass: (C,) sum_m n_m; times `squares` this gives sum_m ||g_m||^2 / w_m.
+        units: (C,) number of units with n_m > 0.
+        cross: (C,) unbiased estimate of p.s from independent units, or NaN.
     """
 
     squares: Tensor

@@ -1,8 +1,9 @@
 """Unit: one rank's micro-batch. Norms are read by hooks before gradients are accumulated."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,24 @@ _REMEDY = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """Cells whose gradient on a rank holds the micro-batches of several ranks: their experts.
+
+    The k-th micro-batches of these ranks are one unit.
+
+    Attributes:
+        cells: (C,) True for those cells.
+        sum_sizes: (M,) sizes of this rank's micro-batches to the sums over these ranks; all of
+            them call it.
+        counts_units: whether this rank is the one that counts the merged units.
+    """
+
+    cells: Sequence[bool]
+    sum_sizes: Callable[[Tensor], Tensor]
+    counts_units: bool
+
+
 class MicroBatchEstimator:
     """Sums ||g_m||^2 / n_m over this rank's micro-batches.
 
@@ -25,7 +44,7 @@ class MicroBatchEstimator:
 
     Args:
         gradients: the host's gradients, which report what autograd computes.
-        blocks: number of blocks B.
+        cells: number of cells C.
         gradient_scale: hook value times this is the micro-batch's contribution to the reduced
             gradient: 1 / world_size where the host averages over ranks.
         device: where autograd runs, and the sums live.
@@ -33,24 +52,30 @@ class MicroBatchEstimator:
             which has several units under way; otherwise that of the unit announced last.
         counts_units: whether this rank is the one that counts its units, where several ranks
             compute the same ones.
+        merged: cells with units of their own, if there are any.
     """
 
     def __init__(
         self,
         gradients: Gradients,
-        blocks: int,
+        cells: int,
         gradient_scale: float,
         device: torch.device,
         *,
         in_order: bool = False,
         counts_units: bool = True,
+        merged: Merged | None = None,
     ) -> None:
         self._gradients = gradients
         self._scale = gradient_scale**2
-        self._sums = torch.zeros(blocks, 2, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(cells, 2, dtype=torch.float64, device=device)
         self._in_order = in_order
         self._counts_units = counts_units
+        self._merged = merged
         self._sizes: list[float] = []
+        self._merged_sizes: list[float] = []
+        # Of every unit of the pass: (C,) ||g_m||^2, in hook values.
+        self._squares: list[Tensor] = []
         self._seconds = 0.0
         self._objective: Objective | None = None
         # The unit that last reached each parameter, -1 for none; and who came twice in one.
@@ -82,6 +107,7 @@ class MicroBatchEstimator:
             size: its number n_m of tokens or sequences. A unit of size 0 is dropped.
         """
         self._sizes.append(size)
+        self._squares.append(torch.zeros_like(self._sums[:, 0]))
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on."""
@@ -90,6 +116,7 @@ class MicroBatchEstimator:
         found = self._came_twice() or self._was_missed() or self._has_no_order()
         if found and not self._problem:
             self._problem = f"pcr.variance.estimator='micro_batch' {found}. {_REMEDY}"
+        self._sums[:, objective] = self._weighted()
 
     def _came_twice(self) -> str:
         if not self._in_pieces:
@@ -121,20 +148,41 @@ class MicroBatchEstimator:
             f"{len(self._sizes)} micro-batches, of which several are under way at a time"
         )
 
+    def _weighted(self) -> Tensor:
+        """(C,) sum of ||g_m||^2 / n_m over the units of the pass; those of size 0 are dropped."""
+        if not self._sizes:
+            return torch.zeros_like(self._sums[:, 0])
+        own = self._sums.new_tensor(self._sizes)
+        squares, sizes = torch.stack(self._squares), own[:, None]
+        if self._merged is not None:
+            together = self._merged.sum_sizes(own.clone())
+            self._merged_sizes = together.tolist()
+            sizes = torch.where(self._is_merged(), together[:, None], sizes)
+        return torch.where(sizes > 0, squares / sizes, 0.0).sum(dim=0)
+
+    def _is_merged(self) -> Tensor:
+        cells = () if self._merged is None else self._merged.cells
+        return torch.tensor(cells or [False] * len(self._sums), device=self._sums.device)
+
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""
-        counted = self._sizes if self._counts_units else []
-        constant = self._sums.new_ones(self._sums.shape[0])
+        own = self._sizes if self._counts_units else []
+        merged = self._merged is not None and self._merged.counts_units
+        together = self._merged_sizes if merged else []
+
+        def of_cells(one: float, other: float) -> Tensor:
+            return torch.where(self._is_merged(), self._sums.new_tensor(other), one)
+
         return UnitColumns(
             squares=self._sums * self._scale,
-            mass=constant * sum(counted),
-            units=constant * sum(size > 0 for size in counted),
-            cross=constant * torch.nan,
+            mass=of_cells(sum(own), sum(together)),
+            units=of_cells(sum(size > 0 for size in own), sum(size > 0 for size in together)),
+            cross=torch.full_like(self._sums[:, 0], torch.nan),
         )
 
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective, self._sizes = objective, []
+        self._objective, self._sizes, self._squares = objective, [], []
         self._reached_in = [-1] * len(self._reached_in)
         self._in_pieces = set()
         try:
@@ -151,12 +199,10 @@ class MicroBatchEstimator:
         if unit == self._reached_in[index] or unit > latest:
             self._in_pieces.add(index)
         self._reached_in[index] = unit
-        size = self._sizes[min(unit, latest)] if self._sizes else 0.0
-        if size > 0:
+        if self._squares:
             at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
             norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
-            block = self._gradients.block_of[index]
-            self._sums[block, self._objective] += norm**2 / size
+            self._squares[min(unit, latest)][self._gradients.block_of[index]] += norm**2
         self._seconds += time.perf_counter() - start
 
     def _names(self, indices: set[int] | list[int]) -> str:

@@ -20,7 +20,7 @@ class SplitHalfEstimator:
 
     Args:
         gradients: the host's gradients.
-        blocks: number of blocks B.
+        blocks: number of blocks.
         halves: shares (w_A, w_B) of the current mini-batch, over all ranks.
         is_first: whether this rank is the one that counts the units, which all ranks share.
     """

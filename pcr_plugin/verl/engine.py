@@ -6,11 +6,13 @@ steps; the optimizer, the scheduler and the checkpoint are veRL's.
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pcr_plugin.blocks import partition
+from pcr_plugin.blocks import Cells, cells, partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_ranks,
@@ -22,11 +24,11 @@ from pcr_plugin.distributed import (
     ranks_of,
     sum_over,
 )
-from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
+from pcr_plugin.estimators import Merged, MicroBatchEstimator, SplitHalfEstimator
 from pcr_plugin.metrics import PREFIX
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl import backends, checkpoint, host
-from pcr_plugin.verl.layout import Layout
+from pcr_plugin.verl.layout import Layout, MergedUnits
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.outputs import Output, merge, with_metrics
 from pcr_plugin.verl.passes import Passes, without_entropy
@@ -81,10 +83,11 @@ class TwoGradientEngine(ABC):
         layout = self.layout()
         settings = self._rule.settings
         blocks = partition(layout.names, settings.scope, settings.block)
-        self._gradients = layout.access(blocks)
+        parts = cells(blocks, layout.merged.names if layout.merged else ())
+        self._gradients = layout.access(parts.parts)
         self._group = layout.group
         self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
-        self._estimator = self._build_estimator(len(blocks), layout)
+        self._estimator = self._build_estimator(parts, layout)
         self._update = TwoGradientUpdate(
             self._rule,
             blocks,
@@ -97,6 +100,7 @@ class TwoGradientEngine(ABC):
                 compute, received.to(self._device), self._group
             ),
             gather=lambda texts: gather_lists(texts, self._group),
+            block_of_cell=parts.block_of,
         )
 
     def forward_backward_batch(
@@ -165,26 +169,40 @@ class TwoGradientEngine(ABC):
         checkpoint.check_ranks(folder, ranks_of(self._group))
 
     def _build_estimator(
-        self, blocks: int, layout: Layout
+        self, parts: Cells, layout: Layout
     ) -> MicroBatchEstimator | SplitHalfEstimator:
         if self._rule.settings.variance.estimator == "split_half":
             return SplitHalfEstimator(
-                self._gradients, blocks, lambda: self._half_shares, is_first_of(self._group)
+                self._gradients,
+                len(parts.parts),
+                lambda: self._half_shares,
+                is_first_of(self._group),
             )
         return MicroBatchEstimator(
             self._gradients,
-            blocks,
+            len(parts.parts),
             layout.gradient_scale,
             self._device,
             in_order=layout.in_order,
             counts_units=layout.counts_units,
+            merged=_merged(parts, layout.merged),
         )
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
         stock = super().forward_backward_batch  # type: ignore[misc]
         parts = self._parts(data)
-        stability = Passes(stock, [without_entropy(part) for part in parts], split.stability())
-        plasticity = Passes(stock, parts, split.plasticity())
+        stability = Passes(
+            stock,
+            [without_entropy(part) for part in parts],
+            split.stability(),
+            lambda _: self.stability_pass(),
+        )
+        plasticity = Passes(
+            stock,
+            parts,
+            split.plasticity(),
+            lambda part: self.plasticity_pass(len(parts[part]) / len(data), part + 1 == len(parts)),
+        )
         metrics = self._update.run(split.beta, stability.run, plasticity.run)
         return merge(plasticity.output(), stability.output(), split.beta), metrics
 
@@ -192,7 +210,8 @@ class TwoGradientEngine(ABC):
         metrics = {PREFIX + "active": 1.0}
         self._update.begin_step()
         if (self._steps - 1) % self._rule.settings.observe_every == 0:
-            _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
+            with self.unseen():
+                _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
             self.optimizer_zero_grad()  # type: ignore[attr-defined]
         output: Output = super().forward_backward_batch(data, loss_function)  # type: ignore[misc]
         return with_metrics(output, metrics)
@@ -221,6 +240,23 @@ class TwoGradientEngine(ABC):
                 data, batch_num_tokens=self._all_tokens
             )
 
+    def stability_pass(self) -> AbstractContextManager[None]:
+        """Around a pass of the KL loss: what the model adds to every pass must not count."""
+        return nullcontext()
+
+    def plasticity_pass(self, share: float, last: bool) -> AbstractContextManager[None]:
+        """Around a pass of the surrogate: what the model adds to every pass counts here.
+
+        Args:
+            share: its part of the mini-batch's sequences.
+            last: whether the step's optimizer comes next.
+        """
+        return nullcontext()
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """Around passes that the model must not remember."""
+        return nullcontext()
+
     def announce(self, data: Any) -> None:
         """Tell the estimator of a micro-batch before its backward pass.
 
@@ -229,3 +265,14 @@ class TwoGradientEngine(ABC):
         """
         if isinstance(self._estimator, MicroBatchEstimator):
             self._estimator.start_unit(sizes(data).of(self._loss_agg_mode))
+
+
+def _merged(parts: Cells, units: MergedUnits | None) -> Merged | None:
+    """What the estimator needs to know of the units that are several ranks'."""
+    if units is None or not any(parts.merged):
+        return None
+
+    def sum_sizes(own: Tensor) -> Tensor:
+        return sum_over(own if units.counts_sizes else torch.zeros_like(own), units.group)
+
+    return Merged(cells=parts.merged, sum_sizes=sum_sizes, counts_units=units.counts_units)

@@ -1,11 +1,29 @@
 """What an engine of the host tells the update about where its parameters are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pcr_plugin.blocks import Block
 from pcr_plugin.gradients import Gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedUnits:
+    """Parameters whose gradient on a rank holds the tokens of several data-parallel ranks.
+
+    Args:
+        names: of these parameters, the same on every rank.
+        group: the ranks whose tokens come together.
+        counts_sizes: whether this rank is the one that counts its micro-batches among those of
+            the group that have the same ones.
+        counts_units: whether this rank is the one that counts the units of the group.
+    """
+
+    names: Collection[str]
+    group: Any
+    counts_sizes: bool
+    counts_units: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +38,7 @@ class Layout:
             contribution to the reduced one.
         in_order: see `MicroBatchEstimator`.
         counts_units: see `MicroBatchEstimator`.
+        merged: where units are those of several ranks; `None` where none are.
     """
 
     names: Sequence[str]
@@ -28,3 +47,4 @@ class Layout:
     gradient_scale: float
     in_order: bool = False
     counts_units: bool = True
+    merged: MergedUnits | None = None

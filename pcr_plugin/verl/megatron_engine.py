@@ -1,6 +1,7 @@
 """veRL's Megatron engine with two gradients a step."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from pcr_plugin.distributed import gather_lists, group_of_all
 from pcr_plugin.verl import checkpoint
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
+from pcr_plugin.verl.megatron_experts import merged_units
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
+from pcr_plugin.verl.megatron_routers import RouterExtras
 from pcr_plugin.verl.megatron_slices import buffer_slices
 from pcr_plugin.verl.refusals_megatron import check_buffers, check_transformer, check_watched
 
@@ -31,7 +34,9 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
         check_transformer(self.tf_config, self._rule)
         check_buffers(self.module)
         group = group_of_all()
-        names = gather_lists([part.name for part in buffer_slices(self.module)], group)
+        parts = buffer_slices(self.module)
+        names = gather_lists([part.name for part in parts], group)
+        self._routers = RouterExtras(self.module, self.tf_config)
         replicas = mpu.get_data_parallel_world_size(with_context_parallel=True)
         return Layout(
             names=names,
@@ -42,6 +47,7 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
             in_order=True,
             # All ranks of a pipeline and of a tensor-parallel group have the same micro-batches.
             counts_units=mpu.get_model_parallel_group().rank() == 0,
+            merged=merged_units(parts, self._rule),
         )
 
     def forward_step(self, batch_iter: Iterator[Any], model: Any, *rest: Any, **named: Any) -> Any:
@@ -50,6 +56,18 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
         if model is self.module[0] and torch.is_grad_enabled():
             self.announce(batch)
         return super().forward_step(iter([batch]), model, *rest, **named)  # type: ignore[misc]
+
+    def stability_pass(self) -> AbstractContextManager[None]:
+        """Without the routers' auxiliary losses, and without a trace in the routers."""
+        return self._routers.silent()
+
+    def plasticity_pass(self, share: float, last: bool) -> AbstractContextManager[None]:
+        """With the auxiliary losses; the experts' bias moves after the last."""
+        return self._routers.sharing(share, last)
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """What the routers count is taken back."""
+        return self._routers.undone()
 
     def loss_scale(self) -> float:
         """Of Megatron-core's optimizer; 1 unless the parameters are fp16."""

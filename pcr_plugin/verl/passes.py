@@ -1,6 +1,7 @@
 """The passes of one objective over a mini-batch, or over its halves."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pcr_plugin.verl import host
@@ -15,14 +16,20 @@ class Passes:
         forward_backward: the stock `forward_backward_batch`.
         parts: the mini-batch, or its two halves.
         loss: the loss of this objective.
+        around: what the pass over each part runs in.
     """
 
     def __init__(
-        self, forward_backward: Callable[..., Output], parts: Sequence[Any], loss: LossFunction
+        self,
+        forward_backward: Callable[..., Output],
+        parts: Sequence[Any],
+        loss: LossFunction,
+        around: Callable[[int], AbstractContextManager[None]],
     ) -> None:
         self._forward_backward = forward_backward
         self._parts = parts
         self._loss = loss
+        self._around = around
         self._outputs: list[Output] = []
 
     def run(self, part: int | None) -> None:
@@ -32,7 +39,8 @@ class Passes:
             part: the half; `None` when there are none.
         """
         assert part is not None or len(self._parts) == 1
-        self._outputs.append(self._forward_backward(self._parts[part or 0], self._loss))
+        with self._around(part or 0):
+            self._outputs.append(self._forward_backward(self._parts[part or 0], self._loss))
 
     def output(self) -> Output:
         """The output of all passes as that of one."""

@@ -120,6 +120,19 @@ def ranks_of_a_replica(engine: Any) -> int:
     )
 
 
+def ranks_of_an_expert(engine: Any) -> int:
+    """Data-parallel ranks whose micro-batches an expert gets together; 1 but on Megatron.
+
+    Args:
+        engine: veRL's engine configuration of a covered backend.
+    """
+    if _backend(engine) != "megatron":
+        return 1
+    tensor = engine.tensor_model_parallel_size
+    of_experts = engine.expert_tensor_parallel_size or tensor
+    return max(1, int(engine.expert_model_parallel_size * of_experts // tensor))
+
+
 def _backend(engine: Any) -> str:
     """The stock backend that our backend's name ends with."""
     return str(engine.strategy).rpartition(":")[2]
@@ -179,13 +192,24 @@ def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
     if rule.settings.variance.estimator == "split_half":
         # Every rule then takes its gradients in two halves, whether it reads the variance or not.
         _check_halves(actor, rows, size)
-    elif rule.needs_variance and size is not None and rows * ranks < 2 * size:
-        reject(
-            f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
-            size,
-            f"the variance is measured over micro-batches and a mini-batch has {rows * ranks} "
-            f"sequences; at most {rows * ranks // 2} leaves two of them",
-        )
+    elif rule.needs_variance and size is not None:
+        together = ranks_of_an_expert(actor.engine)
+        _check_micro_batches(rows * ranks, size, together)
+
+
+def _check_micro_batches(rows: int, size: int, together: int) -> None:
+    """Refuse a mini-batch of a single unit, which may be several ranks' micro-batches."""
+    if rows >= 2 * size * together:
+        return
+    units = "micro-batches" if together == 1 else f"micro-batches, {together} at a time in experts,"
+    remedy = f"at most {rows // (2 * together)} leaves two of them"
+    if rows < 2 * together:
+        remedy = "use pcr.variance.estimator=split_half"
+    reject(
+        f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
+        size,
+        f"the variance is measured over {units} and a mini-batch has {rows} sequences; {remedy}",
+    )
 
 
 def _check_halves(actor: Any, rows: int, size: int | None) -> None:

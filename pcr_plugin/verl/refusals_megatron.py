@@ -29,6 +29,16 @@ def check_megatron(engine: Any, rule: UpdateRule) -> None:
         if getattr(engine, key, False):
             reject(f"{_MEGATRON}.{key}", True, why)
     _check_units(f"{_MEGATRON}.context_parallel_size", engine.context_parallel_size, rule)
+    tensor, experts = engine.tensor_model_parallel_size, engine.expert_model_parallel_size
+    together = experts * (engine.expert_tensor_parallel_size or tensor)
+    if experts > 1 and together < tensor and not _halves(rule):
+        reject(
+            f"{_MEGATRON}.expert_model_parallel_size",
+            experts,
+            f"the experts of {together} ranks then see a slice of the tokens that {tensor} "
+            "tensor-parallel ranks share, which is no unit of "
+            f"pcr.variance.estimator=micro_batch; use split_half, or at least {tensor} ranks",
+        )
 
 
 def check_transformer(config: Any, rule: UpdateRule) -> None:
@@ -43,9 +53,10 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
     """
     prefix = f"{_MEGATRON}.override_transformer_config"
     if config.num_moe_experts:
-        reject(f"{prefix}.num_moe_experts", config.num_moe_experts, "not built yet on Megatron")
+        _check_experts(config, rule)
     if getattr(config, "mtp_num_layers", None):
-        reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, "not built yet; use 0")
+        why = "its loss would count in both gradients; not built yet, use 0"
+        reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, why)
     if config.calculate_per_token_loss:
         reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
     if config.gradient_accumulation_fusion and not _halves(rule):
@@ -54,6 +65,25 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
             True,
             "weight gradients then never pass a hook; set it to False, or use "
             "pcr.variance.estimator=split_half",
+        )
+
+
+def _check_experts(config: Any, rule: UpdateRule) -> None:
+    tensor, of_experts = config.tensor_model_parallel_size, config.expert_tensor_parallel_size
+    if config.expert_model_parallel_size == 1 and of_experts != tensor:
+        reject(
+            f"{_MEGATRON}.expert_tensor_parallel_size",
+            of_experts,
+            "without expert parallelism Megatron-core does not reduce the experts' gradients over "
+            f"the {tensor} tensor-parallel ranks, with or without a rule; leave it out, or set "
+            f"expert_model_parallel_size={tensor}",
+        )
+    if "global_aux_loss" in config.moe_router_load_balancing_type and _halves(rule):
+        reject(
+            f"{_MEGATRON}.override_transformer_config.moe_router_load_balancing_type",
+            config.moe_router_load_balancing_type,
+            "its mean over a mini-batch would start anew in the second half; use aux_loss, or "
+            "pcr.variance.estimator=micro_batch",
         )
 
 

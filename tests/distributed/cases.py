@@ -53,6 +53,7 @@ VARIANTS = {
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),
+    "sum_halves": Variant(rule="sum", settings={"variance": _HALVES}),
     "pcgrad_halves": Variant(
         rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True
     ),
@@ -129,6 +130,11 @@ class Case:
     def name(self) -> str:
         """Unique among the cases."""
         return f"{self.recipe.name}-{self.variant}"
+
+    @property
+    def pooled(self) -> int:
+        """Ranks with different rows whose tokens an expert gets in one micro-batch."""
+        return 1
 
 
 def _cases(

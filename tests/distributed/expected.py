@@ -14,6 +14,7 @@ from tests.oracle.architecture import LINEARS, Architecture, mlp_members, traina
 from tests.oracle.gradients import Gradient, Unit, unit_gradients
 from tests.oracle.objective import Objective
 from tests.oracle.rule import Blocks, Rule, Step, step
+from tests.oracle.variances import NO_POOL, Pool
 from tests.support.tiny_model import MODELS, random_weights
 
 Units = tuple[tuple[int, ...], ...]
@@ -89,11 +90,13 @@ class Oracle:
         blocks = blocks_of(MODELS[recipe.model], kind)
         for index, batch in enumerate(recipe.batches):
             units = micro_batches(recipe, records, index)
+            pool = pool_of(case, len(records), len(units))
             if halves:
+                pool = NO_POOL
                 ranks = len(records) // recipe.sequence_ranks
                 units = two_halves(recipe, ranks, len(self._inputs.batches[batch]), index)
             gradients = self._gradients(recipe.model, batch, recipe.objective, units)
-            history.append(step(gradients, blocks, rule, recipe.beta, history))
+            history.append(step(gradients, blocks, rule, recipe.beta, history, pool))
         return history
 
     def _compute(self, model: str, batch: str, objective: Objective, units: Units) -> list[Unit]:
@@ -111,6 +114,28 @@ def micro_batches(recipe: Recipe, records: Sequence[CaseRecord], index: int) -> 
         once = seen[: len(seen) // 2] if _twice(seen) else seen
         units += [tuple(rows) for rows in once]
     return tuple(units)
+
+
+def pool_of(case: Case, replicas: int, units: int) -> Pool:
+    """The experts, where they get the k-th micro-batches of several replicas together.
+
+    Args:
+        case: the case.
+        replicas: number of ranks with different rows.
+        units: number of micro-batches of all of them, replica by replica.
+    """
+    if case.pooled == 1:
+        return NO_POOL
+    names = trainable(MODELS[case.recipe.model], random_weights(MODELS[case.recipe.model], seed=0))
+    each = units // replicas
+    return Pool(
+        names=frozenset(name for name in names if ".experts." in name),
+        groups=[
+            [replica * each + place for replica in range(first, first + case.pooled)]
+            for first in range(0, replicas, case.pooled)
+            for place in range(each)
+        ],
+    )
 
 
 def two_halves(recipe: Recipe, ranks: int, rows: int, index: int) -> Units:

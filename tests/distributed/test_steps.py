@@ -10,7 +10,7 @@ from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, blocks_of
 from tests.distributed.records import StepRecord
 from tests.distributed.scenarios import MEMORY, MICRO_BATCHES, SKIPPED
-from tests.oracle.rule import variance
+from tests.oracle.variances import variance
 from tests.support.tiny_model import MODELS
 
 MEASURED = [

@@ -127,6 +127,27 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         )
         for halves in ([], [SPLIT_HALF])
     ),
+    (
+        [
+            *MEGATRON,
+            "trainer.n_gpus_per_node=4",
+            f"{ACTOR}.megatron.tensor_model_parallel_size=4",
+            f"{ACTOR}.megatron.expert_tensor_parallel_size=1",
+            f"{ACTOR}.megatron.expert_model_parallel_size=2",
+        ],
+        f"{ACTOR}.megatron.expert_model_parallel_size=2",
+        ["slice of the tokens", "use split_half"],
+    ),
+    # An expert gets the micro-batches of both ranks together.
+    (
+        [
+            *MEGATRON,
+            f"{ACTOR}.megatron.expert_model_parallel_size=2",
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+        ],
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+        ["2 at a time in experts", "8 sequences", "at most 2"],
+    ),
     # A single unit has no spread.
     (
         [f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],

@@ -19,7 +19,7 @@ def rule(estimator: str = "micro_batch") -> UpdateRule:
 
 def transformer(**changes: Any) -> TransformerConfig:
     sizes = {"num_layers": 2, "hidden_size": 8, "num_attention_heads": 2}
-    return TransformerConfig(**sizes, **changes)
+    return TransformerConfig(**sizes, add_bias_linear=False, **changes)
 
 
 @pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
@@ -27,10 +27,49 @@ def test_a_dense_model_is_accepted(estimator: str) -> None:
     check_transformer(transformer(), rule(estimator))
 
 
+EXPERTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    {"expert_model_parallel_size": 2},
+    {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "expert_tensor_parallel_size": 1,
+        "expert_model_parallel_size": 2,
+    },
+    {"moe_router_load_balancing_type": "seq_aux_loss", "moe_aux_loss_coeff": 0.01},
+)
+
+
+@pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
+@pytest.mark.parametrize("changes", EXPERTS, ids=lambda changes: ",".join(changes) or "one rank")
+def test_experts_are_accepted(changes: dict[str, Any], estimator: str) -> None:
+    check_transformer(transformer(num_moe_experts=4, **changes), rule(estimator))
+
+
+@pytest.mark.parametrize("kind", ["global_aux_loss", ["aux_loss", "global_aux_loss"]])
+def test_a_loss_of_the_whole_mini_batch_has_no_halves(kind: Any) -> None:
+    coefficients = 0.01 if isinstance(kind, str) else [0.01, 0.01]
+    config = transformer(
+        num_moe_experts=4, moe_router_load_balancing_type=kind, moe_aux_loss_coeff=coefficients
+    )
+    check_transformer(config, rule())
+    with pytest.raises(ValueError, match=r"moe_router_load_balancing_type.*micro_batch"):
+        check_transformer(config, rule("split_half"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_moe_experts": 4}, ["num_moe_experts=4", "not built yet"]),
+        (
+            {
+                "num_moe_experts": 4,
+                "tensor_model_parallel_size": 2,
+                "sequence_parallel": True,
+                "expert_tensor_parallel_size": 1,
+            },
+            ["expert_tensor_parallel_size=1", "expert_model_parallel_size=2"],
+        ),
         ({"mtp_num_layers": 1}, ["mtp_num_layers=1", "use 0"]),
         ({"calculate_per_token_loss": True}, ["calculate_per_token_loss=True", "set it to False"]),
         (

@@ -84,6 +84,7 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=bf16"],
         [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp16"],
         ["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.rollout.name=sglang"],
+        [*MEGATRON, f"{ACTOR}.megatron.expert_model_parallel_size=2"],
         [
             SPLIT_HALF,
             "trainer.n_gpus_per_node=4",

@@ -1,6 +1,6 @@
 """Every combination of layout, recipe and update rule that the Megatron engine is run with.
 
-To add one, extend `CASES`: `_cases(layout, recipe, *names of VARIANTS)`. A launch per number of
+To add one, extend `CASES`: `cases_of(layout, recipe, *names of VARIANTS)`. A launch per number of
 ranks runs all of them one after the other.
 """
 
@@ -17,17 +17,25 @@ class MegatronCase(Case):
 
     Args:
         layout: how the model is cut.
+        replayed: whether tokens go to experts that were recorded before.
     """
 
     layout: Layout
+    replayed: bool = False
 
     @property
     def name(self) -> str:
         """Unique among the cases."""
         return f"{self.recipe.name}-{self.layout.name}-{self.variant}"
 
+    @property
+    def pooled(self) -> int:
+        """Data-parallel ranks whose tokens an expert gets in one micro-batch."""
+        return self.layout.pooled
 
-def _cases(layout: Layout, recipe: Recipe, *variants: str) -> list[MegatronCase]:
+
+def cases_of(layout: Layout, recipe: Recipe, *variants: str) -> list[MegatronCase]:
+    """One layout and recipe under several names of `VARIANTS`."""
     return [
         MegatronCase(recipe=recipe, layout=layout, variant=v, ranks=(layout.ranks,))
         for v in variants
@@ -103,23 +111,40 @@ OFFLOADED = replace(
 )
 
 # One module per expert, and the experts spread over the data-parallel ranks.
-_EXPERTS = (
+EXPERTS_APART = (
     ("moe_grouped_gemm", False),
     ("moe_shared_expert_overlap", False),
     ("moe_shared_expert_gate", True),
 )
 MOE = replace(EXACT, name="even_moe", model="even_moe", batches=("even_moe",))
+# Of which some leave an expert without a token.
+SINGLE_ROWS = replace(MOE, name="single_rows", micro_batches=(1,))
+EXPERTS = Layout(name="experts1", transformer=EXPERTS_APART)
+SPREAD = replace(EXPERTS, name="experts2", data=2, experts=2)
+SPREAD_SHARDED = replace(SPREAD, name="experts2_sharded", distributed_optimizer=True)
+IN_STAGES = replace(EXPERTS, name="experts1_pipeline2", pipeline=2)
+OVER_TENSOR = replace(EXPERTS, tensor=2, sequence=True)
 EXPERT_LAYOUTS = (
-    Layout(name="experts1", transformer=_EXPERTS),
-    Layout(name="experts1_tensor2_sequence", tensor=2, sequence=True, transformer=_EXPERTS),
-    Layout(name="experts2", data=2, experts=2, transformer=_EXPERTS),
-    Layout(
-        name="experts2_sharded",
+    EXPERTS,
+    replace(OVER_TENSOR, name="experts1_tensor2_sequence"),
+    IN_STAGES,
+    SPREAD,
+    SPREAD_SHARDED,
+    replace(SPREAD_SHARDED, name="experts2_sharded_overlap", ddp=(_OVERLAP, _BUCKETS)),
+    # The ranks that exchange tokens have the same micro-batches.
+    replace(OVER_TENSOR, name="experts2_tensor2", experts=2, expert_tensor=1),
+)
+# Those that exchange tokens are of two tensor-parallel groups; or two out of four ranks.
+LARGE_EXPERT_LAYOUTS = (
+    replace(
+        OVER_TENSOR,
+        name="experts4_tensor2_data2_sharded",
         data=2,
-        experts=2,
+        experts=4,
+        expert_tensor=1,
         distributed_optimizer=True,
-        transformer=_EXPERTS,
     ),
+    replace(SPREAD_SHARDED, name="experts2_data4_sharded", data=4),
 )
 
 # Compared with the oracle. The stock case of a recipe and layout comes before the others of it.
@@ -128,31 +153,40 @@ AGAINST_ORACLE = [
         case
         for layout in LAYOUTS
         for case in (
-            *_cases(layout, PLAIN, STOCK, "paper", "sum"),
-            *_cases(layout, EXACT, STOCK, "paper", "pcgrad", "robust_halves"),
-            *_cases(layout, STILL, STOCK, "robust"),
+            *cases_of(layout, PLAIN, STOCK, "paper", "sum"),
+            *cases_of(layout, EXACT, STOCK, "paper", "pcgrad", "robust_halves"),
+            *cases_of(layout, STILL, STOCK, "robust"),
         )
     ),
     *(
         case
         for layout in (WHOLE, MOST)
         for recipe in KINDS
-        for case in _cases(layout, recipe, STOCK, "paper")
+        for case in cases_of(layout, recipe, STOCK, "paper")
     ),
-    *_cases(TWICE, KINDS[0], STOCK, "paper", "robust_halves"),
+    *cases_of(TWICE, KINDS[0], STOCK, "paper", "robust_halves"),
     *(
         case
         for layout in (SHARDED, TENSOR, HALF_BUFFERS)
-        for case in _cases(layout, HALF, STOCK, "paper")
+        for case in cases_of(layout, HALF, STOCK, "paper")
     ),
-    *(case for layout in (SHARDED, TENSOR) for case in _cases(layout, SCALED, STOCK, "paper")),
-    *_cases(SHARDED, OFFLOADED, STOCK, "robust", "paper_halves"),
+    *(case for layout in (SHARDED, TENSOR) for case in cases_of(layout, SCALED, STOCK, "paper")),
+    *cases_of(SHARDED, OFFLOADED, STOCK, "robust", "paper_halves"),
+    *(
+        case
+        for layout in EXPERT_LAYOUTS
+        for case in cases_of(layout, MOE, STOCK, "paper", "robust_halves")
+    ),
+    *(case for layout in LARGE_EXPERT_LAYOUTS for case in cases_of(layout, MOE, STOCK, "paper")),
+    *cases_of(SPREAD, MOE, "everything"),
+    *cases_of(IN_STAGES, SINGLE_ROWS, STOCK, "paper"),
 ]
 CASES = [
     *AGAINST_ORACLE,
-    *(case for layout in (WHOLE, SHARDED, MOST) for case in _cases(layout, PLAIN, CONFIGURED)),
-    *(case for layout in EXPERT_LAYOUTS for case in _cases(layout, MOE, STOCK)),
-    *(case for layout in LAYOUTS for case in _cases(layout, PLAIN, "observe")),
+    *(case for layout in (WHOLE, SHARDED, MOST) for case in cases_of(layout, PLAIN, CONFIGURED)),
+    *(case for layout in EXPERT_LAYOUTS for case in cases_of(layout, MOE, "sum", "observe")),
+    *cases_of(SPREAD, MOE, "tensor"),
+    *(case for layout in LAYOUTS for case in cases_of(layout, PLAIN, "observe")),
 ]
 
 

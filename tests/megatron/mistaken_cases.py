@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from tests.distributed.recipe import Recipe
-from tests.megatron.cases import CASES, EXACT, KINDS, LAYOUTS, MegatronCase
+from tests.megatron.cases import (
+    CASES,
+    EXACT,
+    KINDS,
+    LAYOUTS,
+    MOE,
+    SPREAD,
+    SPREAD_SHARDED,
+    MegatronCase,
+)
 
 TIED = next(recipe for recipe in KINDS if recipe.model == "even_tied")
 
@@ -29,7 +38,8 @@ class MistakenCase(MegatronCase):
 
 
 def _right(layout: str, variant: str, recipe: Recipe = EXACT) -> MegatronCase:
-    where = next(known for known in LAYOUTS if known.name == layout)
+    known = (*LAYOUTS, SPREAD, SPREAD_SHARDED)
+    where = next(each for each in known if each.name == layout)
     return MegatronCase(recipe=recipe, layout=where, variant=variant, ranks=(2,))
 
 
@@ -53,6 +63,8 @@ _TIED_STAGES = _right("pipeline2", "everything_halves", TIED)
 _SHARDS = _right("data2_sharded", "paper")
 _REPLICAS = _right("data2", "paper")
 _STAGES = _right("pipeline2", "paper")
+_EXPERTS = _right("experts2", "paper", MOE)
+_EXPERT_SHARDS = _right("experts2_sharded", "paper", MOE)
 
 VARIANCES = ("var_pla", "var_sta")
 MISTAKEN = [
@@ -68,6 +80,8 @@ MISTAKEN = [
     _mistaken("hooks_not_scaled", _SHARDS, *VARIANCES),
     _mistaken("order_ignored", _STAGES, *VARIANCES),
     _mistaken("order_ignored_aloud", _STAGES, fails=True),
+    _mistaken("units_of_experts_apart", _EXPERTS, *VARIANCES),
+    _mistaken("units_of_experts_apart", _EXPERT_SHARDS, *VARIANCES),
 ]
 
 # The right ones that the other tests do not run.

@@ -107,6 +107,56 @@ def order_ignored_aloud() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def units_of_experts_apart() -> Iterator[None]:
+    """An expert's gradient on a rank is taken for that of this rank's own micro-batch."""
+    with _layout(merged=None):
+        yield
+
+
+@contextmanager
+def auxiliary_losses_twice() -> Iterator[None]:
+    """The KL pass has them, too."""
+    with _routers(silent=lambda self: self.undone()):
+        yield
+
+
+@contextmanager
+def auxiliary_losses_of_halves_not_scaled() -> Iterator[None]:
+    """Either half of the surrogate counts as much as the whole."""
+    from pcr_plugin.verl.megatron_routers import RouterExtras
+
+    sharing = RouterExtras.sharing
+    with _routers(sharing=lambda self, share, last: sharing(self, 1.0, last)):
+        yield
+
+
+@contextmanager
+def bias_moved_in_every_pass() -> Iterator[None]:
+    """The experts' bias moves after the KL pass, too, which routes as the surrogate does."""
+    with _routers(silent=lambda self: self._scaled(0.0)):
+        yield
+
+
+@contextmanager
+def bias_moved_in_every_half() -> Iterator[None]:
+    """With the tokens of that half."""
+    from pcr_plugin.verl.megatron_routers import RouterExtras
+
+    sharing = RouterExtras.sharing
+    with _routers(sharing=lambda self, share, last: sharing(self, share, True)):
+        yield
+
+
+@contextmanager
+def observed_passes_remembered() -> Iterator[None]:
+    """The passes that only measure are logged."""
+    from pcr_plugin.verl.megatron_engine import MegatronTwoGradientEngine
+
+    with patch.object(MegatronTwoGradientEngine, "unseen", lambda self: nullcontext()):
+        yield
+
+
 MISTAKES: dict[str, Mistake] = {
     mistake.__name__: mistake
     for mistake in (
@@ -118,6 +168,12 @@ MISTAKES: dict[str, Mistake] = {
         hooks_not_scaled,
         order_ignored,
         order_ignored_aloud,
+        units_of_experts_apart,
+        auxiliary_losses_twice,
+        auxiliary_losses_of_halves_not_scaled,
+        bias_moved_in_every_pass,
+        bias_moved_in_every_half,
+        observed_passes_remembered,
     )
 }
 
@@ -146,3 +202,10 @@ def _layout(**changes: Any) -> Any:
     return patch.object(
         MegatronTwoGradientEngine, "layout", lambda self: replace(layout(self), **changes)
     )
+
+
+def _routers(**changes: Any) -> Any:
+    """Change what is done around a pass."""
+    from pcr_plugin.verl.megatron_routers import RouterExtras
+
+    return patch.multiple(RouterExtras, **changes)

@@ -21,6 +21,8 @@ class MegatronRecord(CaseRecord):
         kept: the same.
         left_in_buffers: bytes of parameters and gradients after every step, if they are offloaded.
         exported: weights as the rollout would get them before the first step; rank 0.
+        routers: for every step what this rank's routers remember after it: the experts' bias, the
+            tokens counted for it, and the losses logged since the case began.
     """
 
     layers: list[list[int]] = field(default_factory=list)
@@ -32,3 +34,4 @@ class MegatronRecord(CaseRecord):
     kept: int = 0
     left_in_buffers: list[int] = field(default_factory=list)
     exported: dict[str, Tensor] = field(default_factory=dict)
+    routers: list[dict[str, Tensor]] = field(default_factory=list)

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from megatron.core.transformer.moe.moe_utils import get_moe_layer_wise_logging_tracker
+from torch import Tensor
+from verl.workers.config.engine import EngineRouterReplayConfig
 from verl.workers.utils.losses import ppo_loss
 
 from tests.distributed.cases import CONFIGURED, VARIANTS
@@ -28,6 +31,7 @@ from tests.support.megatron_gathering import (
     whole_weights,
 )
 from tests.support.megatron_offload import bytes_in_buffers, moves, moves_when_built
+from tests.support.replayed_routes import with_routes
 from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW
 
@@ -60,6 +64,7 @@ def is_offloaded(recipe: Recipe) -> bool:
 
 def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
     record = MegatronRecord(rule_loaded="pcr_plugin.verl.actor_config" in sys.modules)
+    get_moe_layer_wise_logging_tracker().clear()
     try:
         actor, engine = build(case, inputs)
         record.engine = f"{type(engine).__module__}.{type(engine).__qualname__}"
@@ -86,6 +91,7 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
             with _measuring(case, engine, record):
                 done = run_step(case, inputs, actor, engine, step)
             record.steps.append(done)
+            record.routers.append(remembered(engine))
     except (ValueError, RuntimeError, NotImplementedError) as error:
         if not case.fails:
             raise
@@ -114,11 +120,12 @@ def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any
         **settings: further arguments of `build_engine`.
     """
     variant, recipe = VARIANTS[case.variant], case.recipe
+    replay = EngineRouterReplayConfig(mode="R2" if case.replayed else "disabled")
     actor = actor_config(
         layout=case.layout,
         kind=_actor_class(case.variant),
         precision=_PRECISIONS[recipe.precision],
-        engine=dict(recipe.engine),
+        engine={"router_replay": replay, **dict(recipe.engine)},
         ppo_mini_batch_size=16,
         ppo_micro_batch_size_per_gpu=recipe.micro_batch(0),
         use_dynamic_bsz=recipe.token_budget is not None,
@@ -145,6 +152,8 @@ def run_step(case: MegatronCase, inputs: Inputs, actor: Any, engine: Any, step: 
     """One optimizer step, as veRL's worker makes it."""
     replica = (engine.get_data_parallel_rank(), engine.get_data_parallel_size())
     batch = mini_batch(case.recipe, inputs, step, replica)
+    if case.replayed:
+        batch = with_routes(batch, MODELS[case.recipe.model], seed=step)
     record = StepRecord()
     context = moves if is_offloaded(case.recipe) else nullcontext
     with context(), engine.train_mode(), _recording(engine, record):
@@ -162,6 +171,17 @@ def run_step(case: MegatronCase, inputs: Inputs, actor: Any, engine: Any, step: 
     update = getattr(engine, "_update", None)
     record.average = update.average.state_dict() if update is not None else None
     return record
+
+
+def remembered(engine: Any) -> dict[str, Tensor]:
+    """What the routers have counted, learned and logged."""
+    logged = get_moe_layer_wise_logging_tracker()
+    found = {name: entry["values"].clone() for name, entry in logged.items()}
+    for chunk in engine.module:
+        for name, buffer in unwrapped(chunk).named_buffers():
+            if "router." in name:
+                found[name] = buffer.clone()
+    return found
 
 
 def _actor_class(variant: str) -> type:

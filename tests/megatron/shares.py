@@ -7,8 +7,11 @@ goes on until the process ends. With a hundred engines threads are all that a pr
 from tests.distributed.cases import CONFIGURED, STOCK
 from tests.megatron.cases import CASES, MegatronCase
 from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
+from tests.megatron.router_cases import MISTAKEN_ROUTERS, REPLAYED, ROUTER_CASES
 
 _PER_PROCESS = 30
+# veRL changes the routers of the whole process for the replay.
+_ALL = (*CASES, *RIGHT, *MISTAKEN, *ROUTER_CASES, *MISTAKEN_ROUTERS, *REPLAYED)
 
 
 def shares(ranks: int) -> list[list[MegatronCase]]:
@@ -17,7 +20,7 @@ def shares(ranks: int) -> list[list[MegatronCase]]:
     Args:
         ranks: number of processes that run a case together.
     """
-    cases = [case for case in (*CASES, *RIGHT, *MISTAKEN) if ranks in case.ranks]
+    cases = [case for case in _ALL if ranks in case.ranks]
     # What `null` is compared with runs before anything of the integration is imported.
     untouched = {(c.recipe, c.layout) for c in cases if c.variant == CONFIGURED}
     cases.sort(key=lambda c: c.variant != STOCK or (c.recipe, c.layout) not in untouched)

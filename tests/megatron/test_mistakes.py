@@ -10,6 +10,7 @@ from tests.megatron.conftest import MegatronRuns
 from tests.megatron.mistaken_cases import MISTAKEN, MistakenCase
 from tests.megatron.mistakes import MISTAKES
 from tests.megatron.records import MegatronRecord
+from tests.megatron.router_cases import MISTAKEN_ROUTERS
 from tests.megatron.test_rules import TOLERANCE, with_metrics
 from tests.oracle.rule import BlockResult, Step
 from tests.support.tiny_model import MODELS
@@ -88,5 +89,6 @@ def test_a_mistake_stops_the_run(case: MistakenCase, runs: MegatronRuns) -> None
 
 
 def test_every_mistake_is_made() -> None:
-    assert {case.mistake for case in MISTAKEN} == set(MISTAKES)
+    made = {case.mistake for case in (*MISTAKEN, *MISTAKEN_ROUTERS)}
+    assert made == set(MISTAKES)
     assert all(case.spoils or case.fails for case in MISTAKEN)

@@ -62,6 +62,11 @@ def unit_gradients(
     return result
 
 
+def flat(gradient: Gradient, names: Sequence[str]) -> Tensor:
+    """Some parameters' gradient as one vector."""
+    return torch.cat([gradient[name].flatten() for name in names])
+
+
 def _gradient(loss: Tensor, weights: Weights) -> Gradient:
     gradients = torch.autograd.grad(loss, list(weights.values()), retain_graph=True)
     return dict(zip(weights, gradients, strict=True))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tests.oracle.gradients import Gradient, Unit
+from tests.oracle.gradients import Gradient, Unit, flat
+from tests.oracle.variances import NO_POOL, Pool, variances_of
 
 # Block name to the parameters it spans.
 Blocks = Mapping[str, Sequence[str]]
@@ -95,6 +96,7 @@ def step(
     rule: Rule,
     beta: float,
     history: Sequence[Step] = (),
+    pool: Pool = NO_POOL,
 ) -> Step:
     """Combine the gradients of a mini-batch.
 
@@ -104,6 +106,7 @@ def step(
         rule: how.
         beta: the KL coefficient.
         history: earlier steps, oldest first, for the moving average.
+        pool: parameters with larger units.
 
     Returns:
         The combined gradient and the numbers behind it.
@@ -113,31 +116,13 @@ def step(
     results = {}
     for block, names in blocks.items():
         past = [v for earlier in history if (v := earlier.blocks[block].variances)]
-        p, s = _flat(plasticity, names), _flat(stability, names)
-        result = _resolve(units, names, p, s, rule, beta, past)
+        p, s = flat(plasticity, names), flat(stability, names)
+        result = _resolve(units, names, p, s, rule, beta, past, pool)
         results[block] = result
         for name in names:
             p_part = result.plasticity_weight * plasticity[name]
             combined[name] = p_part + result.beta_effective * stability[name]
     return Step(combined, results)
-
-
-def variance(contributions: Sequence[Tensor], shares: Sequence[float]) -> float:
-    """Unbiased estimate of the trace of the covariance of g = sum_m g_m.
-
-    Unit m estimates the mean gradient by g_m / w_m with a covariance of Sigma M / w_m up to a
-    constant; the weighted spread around g, divided by M - 1, is the estimate.
-
-    Args:
-        contributions: g_m, flat.
-        shares: w_m > 0, adding up to 1.
-    """
-    total = torch.stack(list(contributions)).sum(dim=0)
-    spread = sum(
-        share * float((g / share - total).square().sum())
-        for g, share in zip(contributions, shares, strict=True)
-    )
-    return spread / (len(shares) - 1)
 
 
 def _resolve(
@@ -148,15 +133,14 @@ def _resolve(
     rule: Rule,
     beta: float,
     past: Sequence[tuple[float, float]],
+    pool: Pool,
 ) -> BlockResult:
     counted = [unit for unit in units if unit.size > 0]
     mass = sum(unit.size for unit in counted)
     shares = [unit.size / mass for unit in counted]
-    p_units = [_flat(unit.plasticity, names) for unit in counted]
-    s_units = [_flat(unit.stability, names) for unit in counted]
-    variances = None
-    if len(counted) > 1:
-        variances = (variance(p_units, shares), variance(s_units, shares))
+    p_units = [flat(unit.plasticity, names) for unit in counted]
+    s_units = [flat(unit.stability, names) for unit in counted]
+    variances = variances_of(units, names, pool)
     averaged = _averaged([*past, variances] if variances else past, rule.decay)
     known = averaged is not None or rule.name != "pcr"
     alpha = _alpha(rule, averaged, p, s, beta)
@@ -246,7 +230,3 @@ def _across(p: Sequence[Tensor], s: Sequence[Tensor], shares: Sequence[float]) -
 def _total(units: Sequence[Unit], kind: str) -> Gradient:
     gradients: list[Gradient] = [getattr(unit, kind) for unit in units]
     return {name: torch.stack([g[name] for g in gradients]).sum(dim=0) for name in gradients[0]}
-
-
-def _flat(gradient: Gradient, names: Sequence[str]) -> Tensor:
-    return torch.cat([gradient[name].flatten() for name in names])

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.oracle.gradients import Unit
-from tests.oracle.rule import PAPER, ROBUST, BlockResult, Rule, step, variance
+from tests.oracle.rule import PAPER, ROBUST, BlockResult, Rule, step
+from tests.oracle.variances import variance
 
 WIDTH, BETA = 40, 0.05
 # Within float64 rounding of sums over some dozens of numbers.

@@ -56,7 +56,8 @@ def actor_config(
             **NO_FUSION,
             # mbridge turns it on whenever there are tensor-parallel ranks and no override.
             "sequence_parallel": layout.sequence,
-            **dict(layout.transformer),
+            # A layout is hashed, so it has tuples where the configuration has lists.
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in layout.transformer},
         },
         vanilla_mbridge=True,
         use_remove_padding=False,

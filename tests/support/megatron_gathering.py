@@ -104,6 +104,9 @@ def _joined(name: str, parameter: Any, value: Tensor) -> Tensor:
     if not getattr(parameter, "tensor_model_parallel", False):
         return value
     group = parallel_state.get_tensor_model_parallel_group()
+    if not getattr(parameter, "allreduce", True):
+        # Experts on ranks of their own are cut over tensor-parallel ranks of their own.
+        group = parallel_state.get_expert_tensor_parallel_group()
     parts = [torch.empty_like(value) for _ in range(group.size())]
     dist.all_gather(parts, value.contiguous(), group=group)
     dimension = parameter.partition_dim

@@ -55,6 +55,11 @@ class Layout:
         """Number of processes."""
         return self.tensor * self.pipeline * self.data
 
+    @property
+    def pooled(self) -> int:
+        """Data-parallel ranks that exchange the tokens of a micro-batch between their experts."""
+        return max(1, self.experts * (self.expert_tensor or self.tensor) // self.tensor)
+
     def first_of_each_replica(self, records: Sequence[_Record]) -> list[_Record]:
         """One rank's record for every data-parallel rank: every row of a mini-batch once.
 

@@ -71,14 +71,27 @@ def _local_names(original: Callable[..., Any]) -> Callable[..., Any]:
     return names
 
 
+class _OfAnExpert(str):
+    """A name that mbridge takes for an expert's, to cut it over the experts' own ranks."""
+
+    def __contains__(self, part: object) -> bool:
+        return part == ".mlp.experts.linear_fc" or super().__contains__(part)  # type: ignore[operator]
+
+
 def _local_experts(original: Callable[..., Any]) -> Callable[..., Any]:
     # Without TransformerEngine every expert is a module of its own, counted on its rank. mbridge
     # knows one module with numbered weights.
     def names(self: Any, model: Any, consider_ep: bool = True) -> dict[str, str]:
         first = self.mpu.ep_rank * (self.config.num_moe_experts or 0) // self.mpu.ep_size
+
+        def known(local: str) -> str:
+            return _OfAnExpert(local) if _EXPERT.search(local) else local
+
         return {
-            local: _EXPERT.sub(lambda found: f"{found[2]}{int(found[1]) + first}", name)
+            known(local): _EXPERT.sub(lambda found: f"{found[2]}{int(found[1]) + first}", name)
             for local, name in original(self, model, consider_ep=False).items()
+            # Qwen2-MoE's checkpoints have none; it starts at zero.
+            if not local.endswith("expert_bias")
         }
 
     return names

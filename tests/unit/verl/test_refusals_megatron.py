@@ -25,6 +25,9 @@ def engine(**changes: Any) -> SimpleNamespace:
         "use_megatron_fsdp": False,
         "dynamic_context_parallel": False,
         "context_parallel_size": 1,
+        "tensor_model_parallel_size": 1,
+        "expert_model_parallel_size": 1,
+        "expert_tensor_parallel_size": None,
     }
     return SimpleNamespace(**(values | changes))
 
@@ -52,6 +55,15 @@ def test_context_parallel_ranks_see_slices_of_a_micro_batch() -> None:
     with pytest.raises(ValueError, match=r"context_parallel_size=2.*use split_half"):
         check_megatron(engine(context_parallel_size=2), rule())
     check_megatron(engine(context_parallel_size=2), rule("split_half"))
+
+
+def test_experts_of_fewer_ranks_than_tensor_parallelism_see_slices() -> None:
+    changes = {"tensor_model_parallel_size": 4, "expert_tensor_parallel_size": 1}
+    few = engine(expert_model_parallel_size=2, **changes)
+    with pytest.raises(ValueError, match=r"expert_model_parallel_size=2.*split_half.*at least 4"):
+        check_megatron(few, rule())
+    check_megatron(few, rule("split_half"))
+    check_megatron(engine(expert_model_parallel_size=4, **changes), rule())
 
 
 @pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
