@@ -30,6 +30,7 @@ def apart(merged: Merged | None = None) -> Host:
         lambda table: table,
         torch.random,
         from_first_rank=alone,
+        gather=list,
         block_of_cell=found.block_of,
     )
     return host

@@ -55,7 +55,7 @@ def test_nearly_orthogonal_gradients_of_a_large_block(seed: int) -> None:
 def test_no_element_is_lost_or_doubled_at_a_chunk_boundary(
     monkeypatch: pytest.MonkeyPatch, chunk: int, beyond: int, chunks: int
 ) -> None:
-    monkeypatch.setattr(inner_products, "_CHUNK", chunk)
+    monkeypatch.setattr(inner_products, "_CHUNK_ON_CPU", chunk)
     size = chunk * chunks + beyond
     first, second = numbers(size, size), numbers(size + 1, size)
     assert dot(first, second).item() == pytest.approx(exact(first, second), rel=1e-12, abs=1e-14)
