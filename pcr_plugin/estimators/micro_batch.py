@@ -82,7 +82,7 @@ class MicroBatchEstimator:
         self._reached_in = [-1] * len(gradients.block_of)
         self._in_pieces: set[int] = set()
         self._problem = ""
-        gradients.watch(self._add_square)
+        self._has_hooks = False
 
     @property
     def seconds(self) -> float:
@@ -111,6 +111,10 @@ class MicroBatchEstimator:
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on."""
+        if not self._has_hooks:
+            # Only now: a host that offloads its parameters has none of them between steps.
+            self._gradients.watch(self._add_square)
+            self._has_hooks = True
         with self._watching(objective):
             run(None)
         found = self._came_twice() or self._was_missed() or self._has_no_order()
