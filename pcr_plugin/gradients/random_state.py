@@ -1,7 +1,7 @@
 """Both passes must see the same random numbers: dropout, router jitter, clip_cov's choice."""
 
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +13,20 @@ class RandomState:
 
     Args:
         cpu: state of the CPU generator.
-        device: state of the device's generator.
+        device: state of the device's generators.
         module: `torch.cuda` or what stands for it.
     """
 
     cpu: Tensor
-    device: Tensor
-    module: ModuleType
+    device: Any
+    module: Any
 
     @classmethod
-    def capture(cls, module: ModuleType) -> "RandomState":
+    def capture(cls, module: Any) -> "RandomState":
         """Read the generators.
 
         Args:
-            module: `torch.cuda`, or another module with `get_rng_state` and `set_rng_state`.
+            module: `torch.cuda`, or something else with `get_rng_state` and `set_rng_state`.
         """
         return cls(torch.get_rng_state(), module.get_rng_state(), module)
 

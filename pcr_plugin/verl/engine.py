@@ -72,6 +72,10 @@ class TwoGradientEngine(ABC):
     def loss_scale(self) -> float:
         """What the host multiplies the loss by; 1 unless the parameters are fp16."""
 
+    def generators(self) -> Any:
+        """What has the random state of this rank's device: `torch.cuda` or what stands for it."""
+        return host.name("verl.utils.device", "get_torch_device")()
+
     @property
     @abstractmethod
     def checkpoints(self) -> Any:
@@ -94,7 +98,7 @@ class TwoGradientEngine(ABC):
             self._gradients,
             self._estimator,
             lambda table: sum_over(table.to(self._device), self._group),
-            host.name("verl.utils.device", "get_torch_device")(),
+            self.generators(),
             loss_scale=self.loss_scale,
             from_first_rank=lambda compute, received: broadcast_from_first(
                 compute, received.to(self._device), self._group

@@ -12,6 +12,7 @@ from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_experts import merged_units
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
+from pcr_plugin.verl.megatron_random import Generators
 from pcr_plugin.verl.megatron_routers import RouterExtras
 from pcr_plugin.verl.megatron_slices import buffer_slices
 from pcr_plugin.verl.refusals_megatron import check_buffers, check_transformer, check_watched
@@ -68,6 +69,10 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     def unseen(self) -> AbstractContextManager[None]:
         """What the routers count is taken back."""
         return self._routers.undone()
+
+    def generators(self) -> Generators:
+        """Of the device and of Megatron-core's tracker."""
+        return Generators(super().generators())
 
     def loss_scale(self) -> float:
         """Of Megatron-core's optimizer; 1 unless the parameters are fp16."""

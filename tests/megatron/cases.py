@@ -50,6 +50,12 @@ WHOLE = Layout(name="whole")
 MOST = Layout(name="tensor2_pipeline2_sequence", tensor=2, pipeline=2, sequence=True)
 TENSOR = Layout(name="tensor2", tensor=2)
 SHARDED = Layout(name="data2_sharded", data=2, distributed_optimizer=True)
+# Attention draws from a random state of Megatron-core's own, one per tensor-parallel rank.
+DROPOUT = Layout(
+    name="tensor2_dropout",
+    tensor=2,
+    transformer=(("attention_dropout", 0.2),),
+)
 LAYOUTS = (
     WHOLE,
     TENSOR,
@@ -183,6 +189,7 @@ AGAINST_ORACLE = [
 ]
 CASES = [
     *AGAINST_ORACLE,
+    *cases_of(DROPOUT, PLAIN, STOCK, "sum", "observe"),
     *(case for layout in (WHOLE, SHARDED, MOST) for case in cases_of(layout, PLAIN, CONFIGURED)),
     *(case for layout in EXPERT_LAYOUTS for case in cases_of(layout, MOE, "sum", "observe")),
     *cases_of(SPREAD, MOE, "tensor"),
