@@ -148,7 +148,7 @@ def arguments(layouts: Sequence[str], name: str = "benchmarks") -> argparse.Name
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--layouts", nargs="*", default=list(layouts), choices=layouts)
     for field in fields(Workload):
-        if field.type is int:
+        if field.type is int and field.name != "tensor_ranks":  # all of them, with Megatron
             name = f"--{field.name.replace('_', '-')}"
             parser.add_argument(name, type=int, default=field.default)
     parser.add_argument("--checkpointing", action="store_true")

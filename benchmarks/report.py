@@ -7,7 +7,7 @@ Results = dict[str, dict[str, float]]
 PAGE = """# What it costs
 
 Seconds of one actor update (`train_batch` of veRL's real engine: zero, passes, clip, step) of
-stock veRL and of each rule, in one process, interleaved. Two gradients by two whole passes cost
+stock veRL and of each rule, interleaved. Two gradients by two whole passes cost
 twice the stock update; the limit for exact separate gradients is lower
 (a shared forward pass is not built yet).
 
@@ -18,10 +18,7 @@ in brackets); a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}
 weights; {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches}
 micro-batches per rank; activation checkpointing {checkpointing}.
 
-`lora`: adapters of rank 32 on every linear layer, the only ones that are trained. `experts`: eight
-experts in every MLP, of which a token sees two, and a shared one, as fused tensors.
-
-{tables}
+{notes}{tables}
 The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
 the all-reduce, the rule and the combination, as a share of the update. It depends on the number of
 parameters in the scope and of micro-batches, not on the number of tokens, which the passes depend
@@ -32,6 +29,14 @@ on: with more tokens in a mini-batch it is less.
 
 Not measured here: GPUs, a network between ranks, memory.
 """
+
+# A part of a layout's name, and what it means.
+NOTES = {
+    "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
+    "experts": "`experts`: eight experts in every MLP, of which a token sees two, and a shared "
+    "one, as fused tensors.",
+    "megatron": "Megatron-core with its local layers and what the tests put in place of a GPU.",
+}
 
 
 def table(results: Results) -> str:
@@ -61,6 +66,7 @@ def page(report: dict[str, Any]) -> str:
     workload = report["workload"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     tables = "\n".join(f"`{name}`:\n\n{table(found)}" for name, found in report["results"].items())
-    values = {**report, **workload, "versions": versions, "tables": tables}
+    notes = "".join(text + "\n\n" for part, text in NOTES.items() if part in tables)
+    values = {"notes": notes, **report, **workload, "versions": versions, "tables": tables}
     values["checkpointing"] = "on" if workload["checkpointing"] else "off"
     return PAGE.format_map(values)

@@ -100,6 +100,11 @@ class MicroBatchEstimator:
         self._sums.zero_()
         self._seconds = 0.0
 
+    @property
+    def is_measuring(self) -> bool:
+        """Whether a pass of ours is under way, and not one of the host's own."""
+        return self._objective is not None
+
     def start_unit(self, size: float) -> None:
         """Announce the micro-batch whose backward pass comes next.
 

@@ -82,7 +82,7 @@ class TwoGradientEngine(ABC):
         """veRL's checkpoint manager."""
 
     def initialize(self) -> None:
-        """Build the stock engine, then put the hooks on its model."""
+        """Build the stock engine, then find its gradients; hooks come with the first pass."""
         super().initialize()  # type: ignore[misc]
         layout = self.layout()
         settings = self._rule.settings
@@ -267,8 +267,9 @@ class TwoGradientEngine(ABC):
         Args:
             data: the micro-batch.
         """
-        if isinstance(self._estimator, MicroBatchEstimator):
-            self._estimator.start_unit(sizes(data).of(self._loss_agg_mode))
+        estimator = self._estimator
+        if isinstance(estimator, MicroBatchEstimator) and estimator.is_measuring:
+            estimator.start_unit(sizes(data).of(self._loss_agg_mode))
 
 
 def _merged(parts: Cells, units: MergedUnits | None) -> Merged | None:

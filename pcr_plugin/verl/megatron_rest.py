@@ -45,7 +45,7 @@ class Rest:
         """
         aside = [gradient_of(part).mul(factor) for part in self._in_copies]
         for values, earlier in zip(aside, self._aside or [], strict=self._aside is not None):
-            values.add_(earlier)
+            values.add_(earlier, alpha=factor)
         self._aside = aside
         for bucket in self._buckets:
             _leave(bucket.grad_data, self._staying.get(id(bucket), []), factor)

@@ -87,7 +87,7 @@ def _slices_of(chunk: Any) -> Iterator[BufferSlice]:
                     in_model=in_model,
                     counted=counted,
                     left=None
-                    if _is_in_copies(parameter)
+                    if _is_in_copies(parameter, spread)
                     else counted * averaged / buffer.gradient_scaling_factor,
                     of_expert_ranks=spread,
                 )
@@ -109,16 +109,21 @@ def _is_first_of_equals(parameter: nn.Parameter, spread: bool) -> bool:
     )
 
 
-def _is_in_copies(parameter: nn.Parameter) -> bool:
+def _is_in_copies(parameter: nn.Parameter, spread: bool) -> bool:
     """Whether tensor-parallel ranks, or all stages, hold the same. A tied embedding is no case:
     what its two stages leave is added up in every pass.
     """
-    from megatron.core.parallel_state import get_tensor_model_parallel_world_size
+    from megatron.core import parallel_state as mpu
 
     if getattr(parameter, "pipeline_parallel", False):
         return True
     own = getattr(parameter, "tensor_model_parallel", False)
-    return not own and get_tensor_model_parallel_world_size() > 1
+    ranks = (
+        mpu.get_expert_tensor_parallel_world_size()
+        if spread
+        else mpu.get_tensor_model_parallel_world_size()
+    )
+    return not own and ranks > 1
 
 
 def _global_names(model: nn.Module) -> dict[nn.Parameter, str]:

@@ -31,13 +31,13 @@ def check_megatron(engine: Any, rule: UpdateRule) -> None:
     _check_units(f"{_MEGATRON}.context_parallel_size", engine.context_parallel_size, rule)
     tensor, experts = engine.tensor_model_parallel_size, engine.expert_model_parallel_size
     together = experts * (engine.expert_tensor_parallel_size or tensor)
-    if experts > 1 and together < tensor and not _halves(rule):
+    if experts > 1 and together % tensor and not _halves(rule):
         reject(
             f"{_MEGATRON}.expert_model_parallel_size",
             experts,
             f"the experts of {together} ranks then see a slice of the tokens that {tensor} "
             "tensor-parallel ranks share, which is no unit of "
-            f"pcr.variance.estimator=micro_batch; use split_half, or at least {tensor} ranks",
+            f"pcr.variance.estimator=micro_batch; use split_half, or a multiple of {tensor} ranks",
         )
 
 
@@ -103,6 +103,12 @@ def check_buffers(chunks: Sequence[Any]) -> None:
                 f"{_MEGATRON}.override_ddp_config.num_distributed_optimizer_instances",
                 instances,
                 "not shown to be right; use 1",
+            )
+        if getattr(chunk.ddp_config, "reuse_grad_buf_for_mxfp8_param_ag", False):
+            reject(
+                f"{_MEGATRON}.override_ddp_config.reuse_grad_buf_for_mxfp8_param_ag",
+                True,
+                "a second pass would gather parameters into the buffer of the gradients; use False",
             )
     for part in buffer_slices(chunks):
         start = part.bucket.grad_data.data_ptr()

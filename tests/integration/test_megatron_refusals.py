@@ -89,9 +89,13 @@ def test_fused_accumulation_is_no_matter_without_hooks() -> None:
     check_transformer(transformer(gradient_accumulation_fusion=True), rule("split_half"))
 
 
-def test_several_optimizer_instances_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_distributed_optimizer_instances", 2), ("reuse_grad_buf_for_mxfp8_param_ag", True)],
+)
+def test_buffers_that_are_shared_are_refused(setting: str, value: Any) -> None:
     settings = DistributedDataParallelConfig(
-        use_distributed_optimizer=True, num_distributed_optimizer_instances=2
+        use_distributed_optimizer=True, fp8_param_gather=True, **{setting: value}
     )
-    with pytest.raises(ValueError, match="num_distributed_optimizer_instances=2"):
+    with pytest.raises(ValueError, match=f"{setting}={value}"):
         check_buffers([SimpleNamespace(ddp_config=settings)])

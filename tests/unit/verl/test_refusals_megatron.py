@@ -60,10 +60,14 @@ def test_context_parallel_ranks_see_slices_of_a_micro_batch() -> None:
 def test_experts_of_fewer_ranks_than_tensor_parallelism_see_slices() -> None:
     changes = {"tensor_model_parallel_size": 4, "expert_tensor_parallel_size": 1}
     few = engine(expert_model_parallel_size=2, **changes)
-    with pytest.raises(ValueError, match=r"expert_model_parallel_size=2.*split_half.*at least 4"):
+    with pytest.raises(ValueError, match=r"expert_model_parallel_size=2.*a multiple of 4"):
         check_megatron(few, rule())
     check_megatron(few, rule("split_half"))
     check_megatron(engine(expert_model_parallel_size=4, **changes), rule())
+    # Six ranks of experts and four tensor-parallel ones: some of these are in two groups.
+    across = engine(expert_model_parallel_size=6, **changes)
+    with pytest.raises(ValueError, match=r"expert_model_parallel_size=6.*a multiple of 4"):
+        check_megatron(across, rule())
 
 
 @pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
