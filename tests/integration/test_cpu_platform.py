@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("verl", reason="the platform is veRL's")
-
 
 def run(script: str, **environment: str) -> str:
     """Run a script in a fresh interpreter; its output. Fails the test if it exits non-zero."""
