@@ -7,7 +7,7 @@ from tests.distributed.cases import CONFIGURED, STOCK
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import digest
-from tests.megatron.cases import CASES, MegatronCase, stock
+from tests.megatron.cases import CASES, DROPOUT, MegatronCase, stock
 from tests.megatron.conftest import MegatronRuns
 from tests.support.distances import norm
 from tests.support.tiny_model import MODELS
@@ -21,10 +21,12 @@ EXPORTED = [
     for case in STOCK_CASES
     if case.values[0].layout.distributed_optimizer and not case.values[0].layout.transformer
 ]
+# The oracle knows no dropout: it has no random numbers.
+EXPECTED = [case for case in STOCK_CASES if case.values[0].layout != DROPOUT]
 TRAINED = [case for case in STOCK_CASES if case.values[0].recipe.learning_rate > 0]
 
 
-@pytest.mark.parametrize("case", STOCK_CASES)
+@pytest.mark.parametrize("case", EXPECTED)
 def test_gradient(case: MegatronCase, runs: MegatronRuns, oracle: Oracle) -> None:
     records = runs.replicas(case)
     blocks = blocks_of(MODELS[case.recipe.model], "mlp")
