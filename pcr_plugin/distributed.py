@@ -24,7 +24,7 @@ def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     Returns:
         The sum, in `values`.
     """
-    if group is not None and dist.get_world_size(group) > 1:
+    if group is not None and values.numel() and dist.get_world_size(group) > 1:
         dist.all_reduce(values, op=dist.ReduceOp.SUM, group=group)
     return values
 
@@ -89,6 +89,22 @@ def gather_lists(mine: list[str], group: dist.ProcessGroup) -> list[str]:
     return list(dict.fromkeys(name for names in everyone for name in names))
 
 
+def gather_tokens(part: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The tokens of all ranks of a group, in the order of the ranks.
+
+    Args:
+        part: (tokens, K) of this rank, as many on every one.
+        group: the ranks that have different tokens.
+
+    Returns:
+        (ranks x tokens, K).
+    """
+    ranks = dist.get_world_size(group)
+    whole = part.new_empty(ranks * part.shape[0], *part.shape[1:])
+    dist.all_gather_into_tensor(whole, part.contiguous(), group=group)
+    return whole
+
+
 def is_first_rank() -> bool:
     """Whether this process writes what is equal on all."""
     return dist.get_rank() == 0
@@ -101,6 +117,15 @@ def ranks_of(group: dist.ProcessGroup) -> int:
         group: a group this process is in; not `None`, which torch takes for WORLD.
     """
     return dist.get_world_size(group)
+
+
+def rank_in(group: dist.ProcessGroup) -> int:
+    """This process's place in a group.
+
+    Args:
+        group: a group this process is in; not `None`, which torch takes for WORLD.
+    """
+    return dist.get_rank(group)
 
 
 def is_first_of(group: dist.ProcessGroup) -> bool:

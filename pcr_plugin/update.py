@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 # Column of the table that ranks sum up.
-_FAILED = 8
+_FAILED = 10
 
 
 class Statistics(NamedTuple):
@@ -176,7 +176,7 @@ class TwoGradientUpdate:
         variances = torch.stack(
             [
                 variance_of_total(
-                    columns.squares[:, i] * columns.mass, gramian[:, i, i], columns.units
+                    columns.squares[:, i] * columns.mass, columns.totals[:, i], columns.units
                 )
                 for i in Objective
             ],
@@ -229,12 +229,13 @@ class TwoGradientUpdate:
 
 
 def _pack(gramian: Tensor, columns: UnitColumns, failed: bool) -> Tensor:
-    """(C, 9): p.p, p.s, s.s, the two sums of squares, mass, units, cross product, failures."""
+    """(C, 11): p.p, p.s, s.s, two sums of squares, mass, units, cross, two totals, failures."""
     # With offloading the gradients are on the CPU, and hooks have summed where autograd runs.
     gramian = gramian.to(columns.squares.device)
     failures = torch.full_like(columns.mass, float(failed))
-    singles = [c[:, None] for c in (columns.mass, columns.units, columns.cross, failures)]
-    return torch.cat([gramian[:, 0, :], gramian[:, 1, 1:], columns.squares, *singles], dim=1)
+    singles = [c[:, None] for c in (columns.mass, columns.units, columns.cross)]
+    products = [gramian[:, 0, :], gramian[:, 1, 1:], columns.squares]
+    return torch.cat([*products, *singles, columns.totals, failures[:, None]], dim=1)
 
 
 def _unpack(table: Tensor, loss_scale: float) -> tuple[Tensor, UnitColumns]:
@@ -242,7 +243,10 @@ def _unpack(table: Tensor, loss_scale: float) -> tuple[Tensor, UnitColumns]:
     square = loss_scale**2
     gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1) / square
     squares, cross = table[:, 3:5] / square, table[:, 7] / square
-    return gramian, UnitColumns(squares, table[:, 5], table[:, 6], cross)
+    own = gramian.diagonal(dim1=1, dim2=2)
+    totals = table[:, 8:10] / square
+    totals = torch.where(torch.isnan(totals), own, totals)
+    return gramian, UnitColumns(squares, table[:, 5], table[:, 6], cross, totals)
 
 
 def _unique_labels(blocks: Sequence[Block]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pcr_plugin.config.checks import reject
 from pcr_plugin.config.presets import PRESETS
-from pcr_plugin.config.settings import PCRSettings
+from pcr_plugin.config.settings import DEFAULT_PROBES, PCRSettings
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,6 @@ RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
 TORCHJD_PREFIX = "torchjd:"
 # Issue order: a name listed here is understood but refused until the part that does it exists.
 NOT_BUILT = {
-    "sequence": "use pcr.variance.estimator=micro_batch or split_half",
     "shared_forward": "use pcr.passes=two_forward",
 }
 
@@ -29,6 +28,7 @@ class UpdateRule:
         scale: resolved `pcr.variance.scale`.
         ema: resolved `pcr.variance.ema`.
         stability_floor: resolved `pcr.stability_floor`.
+        probes: resolved `pcr.variance.probes`; 0 for the estimators that have none.
     """
 
     name: str
@@ -36,6 +36,7 @@ class UpdateRule:
     scale: str
     ema: float
     stability_floor: bool
+    probes: int = 0
 
     @property
     def needs_variance(self) -> bool:
@@ -61,7 +62,8 @@ class UpdateRule:
             f"update_rule={self.name} preset={settings.preset} scope={settings.scope} "
             f"block={settings.block} alpha={settings.alpha} "
             f"variance.estimator={settings.variance.estimator} variance.scale={self.scale} "
-            f"variance.ema={self.ema} stability_floor={self.stability_floor} "
+            f"variance.ema={self.ema} variance.probes={self.probes or None} "
+            f"stability_floor={self.stability_floor} "
             f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes}"
         )
 
@@ -90,7 +92,8 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
     ):
         if value in NOT_BUILT:
             reject(key, value, f"this version does not have it yet; {NOT_BUILT[value]}")
-    if settings.variance.probes is not None:
+    probed = settings.variance.estimator == "sequence"
+    if settings.variance.probes is not None and not probed:
         reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")
     if not settings.gate and not update_rule.startswith(TORCHJD_PREFIX):
         logger.warning(
@@ -106,6 +109,7 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
         scale=preset.scale if scale is None else scale,
         ema=preset.ema if ema is None else float(ema),
         stability_floor=preset.stability_floor if floor is None else floor,
+        probes=(settings.variance.probes or DEFAULT_PROBES) if probed else 0,
     )
 
 

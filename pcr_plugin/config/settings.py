@@ -18,6 +18,8 @@ ESTIMATORS = ("micro_batch", "split_half", "sequence")
 SCALES = ("absolute", "relative", "beta")
 NAMED_SCOPES = ("mlp", "attention", "all")
 BLOCKS = ("module", "tensor", "global")
+# Random directions on either side of a linear layer, chosen by measurement (docs/estimators.md).
+DEFAULT_PROBES = 16
 PASSES = ("auto", "two_forward", "shared_forward")
 
 
@@ -30,7 +32,8 @@ class VarianceSettings:
         scale: `absolute` V as in the paper; `relative` V over the debiased squared norm;
             `beta` V of beta times the stability gradient. `None`: from the preset.
         ema: decay of the moving average of V, 0 for none. `None`: from the preset.
-        probes: random probes of the `sequence` estimator.
+        probes: random directions of the `sequence` estimator on either side of a linear layer;
+            every pair of them is one rank-one probe. `None`: `DEFAULT_PROBES`.
 
     Raises:
         ValueError: a value out of its range.

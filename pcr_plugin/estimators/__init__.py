@@ -3,6 +3,7 @@
 from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.micro_batch import Merged, MicroBatchEstimator
 from pcr_plugin.estimators.products import counted_gramian
+from pcr_plugin.estimators.sequence import SequenceEstimator, SequenceRanks
 from pcr_plugin.estimators.split_half import SplitHalfEstimator
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "MicroBatchEstimator",
     "Objective",
     "RunPass",
+    "SequenceEstimator",
+    "SequenceRanks",
     "SplitHalfEstimator",
     "UnitColumns",
     "counted_gramian",

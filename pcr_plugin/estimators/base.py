@@ -30,12 +30,15 @@ class UnitColumns(NamedTuple):
         mass: (C,) sum_m n_m; times `squares` this gives sum_m ||g_m||^2 / w_m.
         units: (C,) number of units with n_m > 0.
         cross: (C,) unbiased estimate of p.s from independent units, or NaN.
+        totals: (C, 2) ||sum_m g_m||^2 measured as `squares` is, so that what both have of the whole
+            gradient cancels; NaN where that is the Gramian's own.
     """
 
     squares: Tensor
     mass: Tensor
     units: Tensor
     cross: Tensor
+    totals: Tensor
 
 
 class Estimator(Protocol):

@@ -187,6 +187,7 @@ class MicroBatchEstimator:
             mass=of_cells(sum(own), sum(together)),
             units=of_cells(sum(size > 0 for size in own), sum(size > 0 for size in together)),
             cross=torch.full_like(self._sums[:, 0], torch.nan),
+            totals=torch.full_like(self._sums, torch.nan),
         )
 
     @contextmanager

@@ -82,12 +82,14 @@ class SplitHalfEstimator:
         # p_A.s_B + p_B.s_A, with g_B = g - g_A.
         across = half[:, of_p, of_s] + half[:, of_s, of_p] - 2 * half[:, of_p, 2 + of_s]
         counted_here = torch.ones_like(across) if self._is_first else torch.zeros_like(across)
+        squared = torch.stack(squares, dim=1)
         return UnitColumns(
-            squares=torch.stack(squares, dim=1),
+            squares=squared,
             mass=counted_here,
             units=counted_here * sum(share > 0 for share in shares),
             # p_A / w_A and s_B / w_B estimate the two means independently.
             cross=across / (2 * max(shares[0] * shares[1], _TINY)),
+            totals=torch.full_like(squared, torch.nan),
         )
 
 

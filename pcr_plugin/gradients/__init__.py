@@ -2,6 +2,7 @@
 
 from pcr_plugin.gradients.access import Gradients, Local, Seen
 from pcr_plugin.gradients.combine import combine_
+from pcr_plugin.gradients.linear_layers import LinearLayer, Side
 from pcr_plugin.gradients.random_state import RandomState
 
-__all__ = ["Gradients", "Local", "RandomState", "Seen", "combine_"]
+__all__ = ["Gradients", "LinearLayer", "Local", "RandomState", "Seen", "Side", "combine_"]

@@ -5,13 +5,19 @@ Imports torch alone.
 
 from pcr_plugin.statistics.inner_products import dot, local_gramian
 from pcr_plugin.statistics.moving_average import VarianceAverage
+from pcr_plugin.statistics.probes import TokenRows, projected, row_products, row_sums, signs
 from pcr_plugin.statistics.scales import scaled_variances
 from pcr_plugin.statistics.variance import variance_of_total
 
 __all__ = [
+    "TokenRows",
     "VarianceAverage",
     "dot",
     "local_gramian",
+    "projected",
+    "row_products",
+    "row_sums",
     "scaled_variances",
+    "signs",
     "variance_of_total",
 ]

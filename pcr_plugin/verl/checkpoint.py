@@ -60,11 +60,12 @@ def check_model_parallel(folder: str, sizes: Mapping[str, int]) -> None:
         )
 
 
-def save(average: VarianceAverage, folder: str, *, complete: bool = True) -> None:
+def save(average: VarianceAverage, steps: int, folder: str, *, complete: bool = True) -> None:
     """Write the state; to be called on one rank, since it is equal on all.
 
     Args:
         average: the moving averages.
+        steps: optimizer steps of the run, which seed random probes.
         folder: the checkpoint's folder.
         complete: whether veRL has written its part; otherwise (`async_save`) our file cannot say
             which checkpoint it belongs to.
@@ -72,7 +73,8 @@ def save(average: VarianceAverage, folder: str, *, complete: bool = True) -> Non
     path = Path(folder) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = _fingerprint(folder) if complete else ""
-    state = {"version": 1, "belongs_to": owner, "average": average.state_dict()}
+    state = {"version": 1, "belongs_to": owner, "steps": steps}
+    state["average"] = average.state_dict()
     # A run that is killed here leaves the old file or the new one, not half of one.
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(state))
@@ -100,13 +102,16 @@ def read(folder: str) -> str | None:
     return text
 
 
-def load(average: VarianceAverage, text: str | None, folder: str) -> None:
+def load(average: VarianceAverage, text: str | None, folder: str) -> int:
     """Take a state back; without one of this checkpoint the averages start anew.
 
     Args:
         average: the moving averages, changed in place.
         text: what `read` returned.
         folder: the checkpoint's folder, for messages.
+
+    Returns:
+        Optimizer steps of the run that wrote it, 0 if that is not known.
 
     Raises:
         ValueError: it is not a state.
@@ -115,9 +120,11 @@ def load(average: VarianceAverage, text: str | None, folder: str) -> None:
     if text is None:
         if average.decay > 0:
             logger.warning("no %s: the averages of V start anew", path)
-        return
+        return 0
     try:
-        average.load_state_dict(json.loads(text)["average"])
+        state = json.loads(text)
+        average.load_state_dict(state["average"])
+        return int(state.get("steps", 0))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a state of pcr-plugin: {error!r}; delete it") from error
 

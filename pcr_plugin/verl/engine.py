@@ -12,28 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcr_plugin.blocks import Cells, cells, partition
+from pcr_plugin.blocks import cells, partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_ranks,
     broadcast_from_first,
     from_first_rank,
     gather_lists,
-    is_first_of,
     is_first_rank,
     ranks_of,
     sum_over,
 )
-from pcr_plugin.estimators import Merged, MicroBatchEstimator, SplitHalfEstimator
+from pcr_plugin.estimators import MicroBatchEstimator, SplitHalfEstimator
 from pcr_plugin.metrics import PREFIX
+from pcr_plugin.statistics import TokenRows
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl import backends, checkpoint, host
-from pcr_plugin.verl.layout import Layout, MergedUnits
+from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.measuring import build_estimator
 from pcr_plugin.verl.outputs import Output, merge, with_metrics
 from pcr_plugin.verl.passes import Passes, without_entropy
 from pcr_plugin.verl.refusals import check_engine, check_model
-from pcr_plugin.verl.units import Sizes, halves, sizes
+from pcr_plugin.verl.units import Sizes, halves, sizes, sizes_of_rows
 
 
 class TwoGradientEngine(ABC):
@@ -76,6 +77,18 @@ class TwoGradientEngine(ABC):
         """What has the random state of this rank's device: `torch.cuda` or what stands for it."""
         return host.name("verl.utils.device", "get_torch_device")()
 
+    @abstractmethod
+    def rows_of_tokens(self, data: Any) -> Tensor:
+        """The row of every token of a micro-batch, where the model's layers get them.
+
+        Args:
+            data: the micro-batch.
+
+        Returns:
+            (tokens,) row, negative for padding, flattened as a layer's input is; where a layer
+            gathers tokens from ranks, of all of them.
+        """
+
     @property
     @abstractmethod
     def checkpoints(self) -> Any:
@@ -91,7 +104,15 @@ class TwoGradientEngine(ABC):
         self._gradients = layout.access(parts.parts)
         self._group = layout.group
         self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
-        self._estimator = self._build_estimator(parts, layout)
+        self._estimator = build_estimator(
+            self._rule,
+            parts,
+            layout,
+            self._gradients,
+            self._device,
+            half_shares=lambda: self._half_shares,
+            step=lambda: self._steps,
+        )
         self._update = TwoGradientUpdate(
             self._rule,
             blocks,
@@ -148,7 +169,7 @@ class TwoGradientEngine(ABC):
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
         if self.checkpoints.should_save_extra and local_path and is_first_rank():
             complete = not self.checkpoints.checkpoint_config.get("async_save", False)
-            checkpoint.save(self._update.average, local_path, complete=complete)
+            checkpoint.save(self._update.average, self._steps, local_path, complete=complete)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages.
@@ -161,7 +182,7 @@ class TwoGradientEngine(ABC):
             if self.checkpoints.should_load_extra:
                 # One rank reads: folders may be local to machines, and all must go on alike.
                 state = from_first_rank(lambda: checkpoint.read(local_path), self._group)
-                checkpoint.load(self._update.average, state, local_path)
+                self._steps = checkpoint.load(self._update.average, state, local_path)
         super().load_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
 
     def check_checkpoint(self, folder: str) -> None:
@@ -171,26 +192,6 @@ class TwoGradientEngine(ABC):
             ValueError: it was written by another number of ranks.
         """
         checkpoint.check_ranks(folder, ranks_of(self._group))
-
-    def _build_estimator(
-        self, parts: Cells, layout: Layout
-    ) -> MicroBatchEstimator | SplitHalfEstimator:
-        if self._rule.settings.variance.estimator == "split_half":
-            return SplitHalfEstimator(
-                self._gradients,
-                len(parts.parts),
-                lambda: self._half_shares,
-                is_first_of(self._group),
-            )
-        return MicroBatchEstimator(
-            self._gradients,
-            len(parts.parts),
-            layout.gradient_scale,
-            self._device,
-            in_order=layout.in_order,
-            counts_units=layout.counts_units,
-            merged=_merged(parts, layout.merged),
-        )
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
         stock = super().forward_backward_batch  # type: ignore[misc]
@@ -268,16 +269,11 @@ class TwoGradientEngine(ABC):
             data: the micro-batch.
         """
         estimator = self._estimator
-        if isinstance(estimator, MicroBatchEstimator) and estimator.is_measuring:
+        if isinstance(estimator, SplitHalfEstimator) or not estimator.is_measuring:
+            return
+        if isinstance(estimator, MicroBatchEstimator):
             estimator.start_unit(sizes(data).of(self._loss_agg_mode))
-
-
-def _merged(parts: Cells, units: MergedUnits | None) -> Merged | None:
-    """What the estimator needs to know of the units that are several ranks'."""
-    if units is None or not any(parts.merged):
-        return None
-
-    def sum_sizes(own: Tensor) -> Tensor:
-        return sum_over(own if units.counts_sizes else torch.zeros_like(own), units.group)
-
-    return Merged(cells=parts.merged, sum_sizes=sum_sizes, counts_units=units.counts_units)
+            return
+        weights = sizes_of_rows(data, self._loss_agg_mode)
+        rows = self.rows_of_tokens(data).to(self._device)
+        estimator.start_micro_batch(TokenRows.of(rows, len(weights)), weights)

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from pcr_plugin.distributed import group_of, is_first_replica, ranks_of
+from pcr_plugin.distributed import group_of, is_first_of, is_first_replica, ranks_of, sum_over
+from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from pcr_plugin.verl.layout import Layout
+from pcr_plugin.verl.linear_layers import linear_layers
+from pcr_plugin.verl.units import labels_of_tokens
 
 
 class FsdpTwoGradientEngine(TwoGradientEngine):
@@ -17,6 +20,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     module: nn.Module
     device_mesh: Any
     checkpoint_manager: Any
+    ulysses_parallel_group: Any
 
     def layout(self) -> Layout:
         """One rank is one data-parallel worker; FSDP averages over ranks what veRL has
@@ -33,8 +37,30 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             names=names,
             access=lambda blocks: access(self.module, blocks, counted),
             group=group,
+            linear_layers=lambda gradients: linear_layers(self.module, gradients.names),
+            sequence_ranks=lambda: self._sequence_ranks(group),
             gradient_scale=1.0 / ranks_of(group),
         )
+
+    def _sequence_ranks(self, group: Any) -> SequenceRanks:
+        """With Ulysses the ranks of a sequence group have slices of the same rows."""
+        sharing = self.ulysses_parallel_group
+        first = sharing is None or is_first_of(sharing)
+        return SequenceRanks(
+            sum_parts=lambda values: sum_over(values, sharing),
+            sum_all=lambda values: sum_over(values, group),
+            counts_rows=first,
+            counts_sums=is_first_of(group),
+            counts_units=first,
+        )
+
+    def rows_of_tokens(self, data: Any) -> Tensor:
+        """The rows as veRL's own code pads or packs, and slices, their tokens."""
+        labelled = data.copy()
+        labelled["input_ids"] = labels_of_tokens(data)
+        inputs, _ = self.prepare_model_inputs(labelled)  # type: ignore[attr-defined]
+        labels: Tensor = inputs["input_ids"].flatten()
+        return -1 - labels
 
     def loss_scale(self) -> float:
         """Of veRL's gradient scaler, which it builds for fp16 alone."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Gradients
+from pcr_plugin.estimators import SequenceRanks
+from pcr_plugin.gradients import Gradients, LinearLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Layout:
         names: all trainable parameters of the model, the same on every rank.
         access: builds the access to the gradients of these blocks.
         group: all ranks that hold parts or replicas of the model.
+        linear_layers: finds the linear layers of these gradients' parameters.
+        sequence_ranks: the ranks that share sequences.
         gradient_scale: a gradient that autograd computes on one rank, times this, is its
             contribution to the reduced one.
         in_order: see `MicroBatchEstimator`.
@@ -44,6 +47,8 @@ class Layout:
     names: Sequence[str]
     access: Callable[[Sequence[Block]], Gradients]
     group: Any
+    linear_layers: Callable[[Any], Sequence[LinearLayer]]
+    sequence_ranks: Callable[[], SequenceRanks]
     gradient_scale: float
     in_order: bool = False
     counts_units: bool = True

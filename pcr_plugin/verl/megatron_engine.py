@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pcr_plugin.distributed import gather_lists, group_of_all
 from pcr_plugin.verl import checkpoint
@@ -12,8 +13,10 @@ from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_experts import merged_units
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
+from pcr_plugin.verl.megatron_linear_layers import megatron_linear_layers, sequence_ranks
 from pcr_plugin.verl.megatron_random import Generators
 from pcr_plugin.verl.megatron_routers import RouterExtras
+from pcr_plugin.verl.megatron_rows import rows_of_tokens
 from pcr_plugin.verl.megatron_slices import buffer_slices
 from pcr_plugin.verl.refusals_megatron import check_buffers, check_transformer, check_watched
 
@@ -24,6 +27,7 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     module: list[Any]
     optimizer: Any
     tf_config: Any
+    engine_config: Any
     checkpoint_mananager: Any
 
     def layout(self) -> Layout:
@@ -43,6 +47,10 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
             names=names,
             access=self._access,
             group=group,
+            linear_layers=lambda found: megatron_linear_layers(
+                self.module, found.names, found.parameters
+            ),
+            sequence_ranks=sequence_ranks,
             # Megatron-core averages over data-parallel ranks what veRL has multiplied by them.
             gradient_scale=1.0 / replicas,
             in_order=True,
@@ -57,6 +65,10 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
         if model is self.module[0] and torch.is_grad_enabled():
             self.announce(batch)
         return super().forward_step(iter([batch]), model, *rest, **named)  # type: ignore[misc]
+
+    def rows_of_tokens(self, data: Any) -> Tensor:
+        """The rows as veRL's own code pads or packs, and slices, their tokens."""
+        return rows_of_tokens(data, self.engine_config)
 
     def stability_pass(self) -> AbstractContextManager[None]:
         """Without the routers' auxiliary losses, and without a trace in the routers."""

@@ -41,6 +41,11 @@ class MegatronGradients:
         return [part.name for part in self._scope]
 
     @property
+    def parameters(self) -> Sequence[Any]:
+        """They themselves, in the same order."""
+        return [part.parameter for part in self._scope]
+
+    @property
     def block_of(self) -> Sequence[int]:
         """Block of every one of them."""
         return self._block_of

@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
         Args:
             loss_agg_mode: veRL's `loss_agg_mode`.
         """
-        return self.tokens if loss_agg_mode.startswith("token") else self.sequences
+        return self.tokens if counts_tokens(loss_agg_mode) else self.sequences
 
 
 def sizes(data: Any) -> Sizes:
@@ -39,11 +39,61 @@ def sizes(data: Any) -> Sizes:
     Returns:
         This rank's counts.
     """
+    per_sequence = tokens_of_rows(data)
+    return Sizes(float(per_sequence.sum()), float((per_sequence > 0).sum()))
+
+
+def tokens_of_rows(data: Any) -> Tensor:
+    """Tokens that the loss counts in every row.
+
+    Args:
+        data: TensorDict with `loss_mask`, padded or jagged, (rows, tokens).
+
+    Returns:
+        (rows,) in float64.
+    """
     mask: Tensor = data["loss_mask"]
     if mask.is_nested:
         mask = torch.nested.to_padded_tensor(mask, 0)
-    per_sequence = mask.sum(dim=-1, dtype=torch.float64)
-    return Sizes(float(per_sequence.sum()), float((per_sequence > 0).sum()))
+    return mask.sum(dim=-1, dtype=torch.float64)
+
+
+def sizes_of_rows(data: Any, loss_agg_mode: str) -> Tensor:
+    """What every row weighs in the aggregation: its tokens, or 1 if it has any.
+
+    Args:
+        data: TensorDict with `loss_mask`.
+        loss_agg_mode: veRL's `loss_agg_mode`.
+
+    Returns:
+        (rows,) in float64.
+    """
+    tokens = tokens_of_rows(data)
+    return tokens if counts_tokens(loss_agg_mode) else (tokens > 0).to(tokens.dtype)
+
+
+def counts_tokens(loss_agg_mode: str) -> bool:
+    """Whether the aggregation weighs tokens, and not sequences."""
+    return loss_agg_mode.startswith("token")
+
+
+def labels_of_tokens(data: Any) -> Tensor:
+    """A stand-in for a batch's token ids that says which row a token is of.
+
+    Laid out as the ids are, with whatever padding, it gives the row of every token of a layer's
+    input; padding comes out negative, because veRL pads with ids of at least 0.
+
+    Args:
+        data: TensorDict with jagged `input_ids`, (rows, tokens).
+
+    Returns:
+        Jagged as `input_ids`: -1 - row. The same formula takes a label back to its row.
+    """
+    offsets = data["input_ids"].offsets()
+    rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    return torch.nested.nested_tensor_from_jagged(
+        -1 - rows.repeat_interleave(offsets.diff()), offsets
+    )
 
 
 def halves(data: Any) -> tuple[Any, Any]:

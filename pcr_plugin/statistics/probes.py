@@ -1,0 +1,138 @@
+"""Squared norms of per-sequence gradients of a linear layer, without these gradients.
+
+A layer's gradient from one sequence is a sum over its tokens, G_i = sum_t d_t x_t^T. With random
+signs U and V on its two sides
+
+P_i = U^T G_i V = sum_t (U^T d_t) (V^T x_t)^T
+
+costs two thin products per token. Every entry is a rank-one probe u^T G_i v, and for independent
+signs E[(u^T G v)(u^T H v)] = <G, H>, so ||P_i||^2 / K^2 is an unbiased estimate of ||G_i||^2, and
+a sum over layers of any quadratic form of the P_i one of the same form of the G_i.
+
+| symbol | shape        | meaning                                     |
+|--------|--------------|---------------------------------------------|
+| x_t    | (inputs,)    | what token t brings into the layer          |
+| d_t    | (outputs,)   | gradient of what it brings out              |
+| G_i    | (outputs, inputs) | contribution of sequence i to the gradient |
+| U, V   | (outputs, K), (inputs, K) | random signs                   |
+| P_i    | (K, K)       | its K^2 probes                              |
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def signs(width: int, probes: int, seed: str) -> Tensor:
+    """One side's random directions.
+
+    Args:
+        width: features of the whole layer on this side.
+        probes: number K of directions.
+        seed: what they depend on, and nothing else: the same text gives the same signs on every
+            rank and in every layout.
+
+    Returns:
+        (width, K) of +-1 times a power of 2 near 1 / sqrt(width), which `projected` takes back:
+        in fp16 a sum over a scaled gradient's features would overflow where the gradient does not.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+    bits = torch.randint(0, 2, (width, probes), generator=generator, dtype=torch.int8)
+    return (bits * 2 - 1) * _scale(width)
+
+
+def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
+    """Every token's features in the random directions.
+
+    Args:
+        values: (..., features) of the layer's inputs, or the gradient of its outputs.
+        directions: (features, K) rows of `signs`, in the type and on the device of `values`.
+        width: features of the whole layer on this side.
+
+    Returns:
+        (tokens, K) in float32 at least.
+    """
+    thin = values.flatten(0, -2) @ directions
+    return thin.to(torch.promote_types(thin.dtype, torch.float32)) / _scale(width)
+
+
+def _scale(width: int) -> float:
+    return 2.0 ** -round(math.log2(width) / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRows:
+    """Which of a micro-batch's rows each token belongs to.
+
+    Args:
+        rows: number R of rows.
+        longest: tokens L of the longest.
+        places: (T,) row times L plus place in the row; R L for padding.
+    """
+
+    rows: int
+    longest: int
+    places: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, rows: int) -> "TokenRows":
+        """From the row of every token.
+
+        Args:
+            labels: (T,) in any order; anything outside 0 ... R - 1 is padding.
+            rows: number R of rows.
+        """
+        labels = torch.where((labels >= 0) & (labels < rows), labels, rows)
+        counts = torch.bincount(labels, minlength=rows + 1)
+        order = torch.argsort(labels, stable=True)
+        starts = counts.cumsum(0) - counts
+        within = torch.arange(len(labels), device=labels.device) - starts[labels[order]]
+        longest = max(1, int(counts[:rows].max())) if rows else 1
+        places = torch.empty_like(labels)
+        places[order] = torch.where(
+            labels[order] < rows, labels[order] * longest + within, rows * longest
+        )
+        return cls(rows=rows, longest=longest, places=places)
+
+    def padded(self, tokens: Tensor) -> Tensor:
+        """Lay the rows out side by side.
+
+        Args:
+            tokens: (T, K).
+
+        Returns:
+            (R, L, K), zero where a row has no token.
+        """
+        size = self.rows * self.longest
+        laid_out = tokens.new_zeros(size + 1, tokens.shape[-1]).index_copy_(0, self.places, tokens)
+        return laid_out[:size].view(self.rows, self.longest, -1)
+
+
+def row_products(gradients: Tensor, inputs: Tensor, tokens: TokenRows) -> Tensor:
+    """P_i of every row.
+
+    Args:
+        gradients: (T, K) projected gradients of the layer's outputs.
+        inputs: (T, K) projected inputs.
+        tokens: the row of each token.
+
+    Returns:
+        (R, K, K).
+    """
+    return tokens.padded(gradients).transpose(1, 2) @ tokens.padded(inputs)
+
+
+def row_sums(gradients: Tensor, tokens: TokenRows) -> Tensor:
+    """The probes of a bias, whose gradient is sum_t d_t.
+
+    Args:
+        gradients: (T, K) projected gradients of the layer's outputs.
+        tokens: the row of each token.
+
+    Returns:
+        (R, K); the mean of their squares estimates the squared norm.
+    """
+    return tokens.padded(gradients).sum(dim=1)
