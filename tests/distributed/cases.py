@@ -1,8 +1,6 @@
 """Every combination of recipe and update rule that the engine is run with."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from tests.distributed.layouts import (
     FLAT,
@@ -18,96 +16,8 @@ from tests.distributed.layouts import (
     ULYSSES,
 )
 from tests.distributed.recipe import Recipe
+from tests.distributed.variants import CONFIGURED, STOCK
 from tests.oracle.objective import Objective
-from tests.oracle.rule import PAPER, ROBUST, Rule
-
-# veRL's own actor configuration, and ours with `update_rule=null`.
-STOCK, CONFIGURED = "stock", "configured"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """An update rule: as the user sets it, and as the oracle knows it.
-
-    Args:
-        rule: `update_rule`; `None` for a stock run.
-        settings: the `pcr` block.
-        oracle: the same in the oracle; `None` where the test compares with something else.
-        blocks: how `tests.distributed.expected.blocks_of` cuts the model.
-        halves: whether the units are halves and not micro-batches.
-    """
-
-    rule: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    oracle: Rule | None = None
-    blocks: str = "mlp"
-    halves: bool = False
-
-
-_HALVES = {"estimator": "split_half"}
-VARIANTS = {
-    STOCK: Variant(),
-    CONFIGURED: Variant(),
-    "paper": Variant(rule="pcr", settings={"preset": "paper"}, oracle=PAPER),
-    "robust": Variant(rule="pcr", settings={"preset": "robust"}, oracle=ROBUST),
-    "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
-    "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
-    "sum": Variant(rule="sum", oracle=Rule(name="sum")),
-    "sum_halves": Variant(rule="sum", settings={"variance": _HALVES}),
-    "pcgrad_halves": Variant(
-        rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True
-    ),
-    "paper_halves": Variant(rule="pcr", settings={"variance": _HALVES}, oracle=PAPER, halves=True),
-    "robust_halves": Variant(
-        rule="pcr",
-        settings={"preset": "robust", "variance": _HALVES},
-        oracle=ROBUST,
-        halves=True,
-    ),
-    "literal": Variant(rule="pcr", settings={"gate": False}, oracle=Rule(name="pcr", gate=False)),
-    "relative": Variant(
-        rule="pcr",
-        settings={"variance": {"scale": "relative"}},
-        oracle=Rule(name="pcr", scale="relative"),
-    ),
-    # The bias of an average of few steps cancels in alpha unless V is compared with a norm.
-    "relative_average": Variant(
-        rule="pcr",
-        settings={"variance": {"scale": "relative", "ema": 0.9}},
-        oracle=Rule(name="pcr", scale="relative", decay=0.9),
-    ),
-    "strict": Variant(
-        rule="pcgrad",
-        settings={"min_cosine": 0.1},
-        oracle=Rule(name="pcgrad", min_cosine=0.1),
-    ),
-    "upgrad": Variant(rule="torchjd:UPGrad", oracle=Rule(name="upgrad")),
-    "mgda": Variant(rule="torchjd:MGDAWeighting", oracle=Rule(name="mgda")),
-    "tensor": Variant(rule="pcr", settings={"block": "tensor"}, oracle=PAPER, blocks="tensor"),
-    "global": Variant(rule="pcr", settings={"block": "global"}, oracle=PAPER, blocks="global"),
-    "everything": Variant(
-        rule="pcr", settings={"scope": "all", "block": "global"}, oracle=PAPER, blocks="everything"
-    ),
-    "everything_halves": Variant(
-        rule="pcr",
-        settings={"scope": "all", "block": "global", "variance": _HALVES},
-        oracle=PAPER,
-        blocks="everything",
-        halves=True,
-    ),
-    "attention": Variant(
-        rule="pcr", settings={"scope": "attention"}, oracle=PAPER, blocks="attention"
-    ),
-    "regex": Variant(
-        rule="pcr",
-        settings={"scope": [r"layers\.[02]\.mlp\.down"]},
-        oracle=PAPER,
-        blocks="regex",
-    ),
-    "observe": Variant(rule="observe", settings={"observe_every": 1}),
-    "observe_halves": Variant(rule="observe", settings={"observe_every": 1, "variance": _HALVES}),
-    "observe_sparse": Variant(rule="observe", settings={"observe_every": 2, "preset": "robust"}),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,10 +167,18 @@ AGAINST_ORACLE = [
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum", ranks=(1, 2))),
 ]
 
+# Units are rows, however they are cut, packed, padded or shared.
+PROBED = [
+    *_cases(PLAIN, "paper_sequences", "robust_sequences", ranks=(1, 2, 3)),
+    *_cases(PLAIN, "attention_sequences"),
+    *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
+]
+
 CASES = [
     *_cases(TRAIN, STOCK, CONFIGURED, "observe", ranks=(1, 2, 3)),
     *_cases(TRAIN, "paper", "robust", "sum", "observe_sparse", ranks=(2,)),
     *AGAINST_ORACLE,
+    *PROBED,
     *(c for recipe, ranks in LAYOUTS for c in _cases(recipe, _observe(recipe), ranks=(ranks,))),
     *(c for recipe, ranks in SWITCHED for c in _cases(recipe, CONFIGURED, ranks=(ranks,))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distributed.cases import STOCK, Case
+from tests.distributed.cases import Case
 from tests.distributed.expected import Oracle
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import CaseRecord
+from tests.distributed.variants import STOCK
 from tests.support.launch import run_ranks
 
 

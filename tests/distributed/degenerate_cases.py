@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.distributed.cases import STOCK, Case
+from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import run_case
+from tests.distributed.variants import STOCK
 
 STRATEGIES = ("fsdp", "fsdp2")
 ZERO_VARIANTS = ("paper", "robust", "paper_halves", "robust_halves")

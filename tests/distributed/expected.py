@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from torch import Tensor
 
-from tests.distributed.cases import VARIANTS, Case
+from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
+from tests.distributed.probing import directions, probed
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord
+from tests.distributed.variants import STOCK, VARIANTS, Variant
 from tests.oracle.architecture import LINEARS, Architecture, mlp_members, trainable
-from tests.oracle.gradients import Gradient, Unit, unit_gradients
+from tests.oracle.gradients import Gradient, Sketch, Unit, unit_gradients
 from tests.oracle.objective import Objective
 from tests.oracle.rule import Blocks, Rule, Step, step
 from tests.oracle.variances import NO_POOL, Pool
@@ -66,11 +68,11 @@ class Oracle:
         """
         variant = VARIANTS[case.variant]
         assert variant.oracle is not None, "the case is not compared with the oracle"
-        return self._steps(case, records, variant.oracle, variant.blocks, variant.halves)
+        return self._steps(case, records, variant.oracle, variant)
 
     def stock(self, case: Case, records: Sequence[CaseRecord]) -> list[Step]:
         """p + beta s of the same recipe."""
-        return self._steps(case, records, Rule(name="sum"), "mlp", halves=False)
+        return self._steps(case, records, Rule(name="sum"), VARIANTS[STOCK])
 
     def units(self, case: Case, records: Sequence[CaseRecord]) -> list[Unit]:
         """Gradients of every unit of a case's first step."""
@@ -78,25 +80,32 @@ class Oracle:
         units = micro_batches(recipe, records, 0)
         return self._gradients(recipe.model, recipe.batches[0], recipe.objective, units)
 
+    def sketch(self, case: Case, probes: int, step: int) -> Sketch:
+        """What the probes of a step read of a gradient."""
+        return partial(probed, directions=partial(directions, probes=probes, step=step))
+
     def _steps(
         self,
         case: Case,
         records: Sequence[CaseRecord],
         rule: Rule,
-        kind: str,
-        halves: bool,
+        variant: Variant,
     ) -> list[Step]:
         recipe, history = case.recipe, list[Step]()
-        blocks = blocks_of(MODELS[recipe.model], kind)
+        blocks = blocks_of(MODELS[recipe.model], variant.blocks)
         for index, batch in enumerate(recipe.batches):
             units = micro_batches(recipe, records, index)
             pool = pool_of(case, len(records), len(units))
-            if halves:
+            sketch = None
+            if variant.probes:
+                pool, sketch = NO_POOL, self.sketch(case, variant.probes, index + 1)
+                units = tuple((row,) for row in range(len(self._inputs.batches[batch])))
+            elif variant.halves:
                 pool = NO_POOL
                 ranks = len(records) // recipe.sequence_ranks
                 units = two_halves(recipe, ranks, len(self._inputs.batches[batch]), index)
             gradients = self._gradients(recipe.model, batch, recipe.objective, units)
-            history.append(step(gradients, blocks, rule, recipe.beta, history, pool))
+            history.append(step(gradients, blocks, rule, recipe.beta, history, pool, sketch))
         return history
 
     def _compute(self, model: str, batch: str, objective: Objective, units: Units) -> list[Unit]:

@@ -11,11 +11,12 @@ from verl.trainer.config import RolloutCorrectionConfig
 from verl.utils import tensordict_utils
 from verl.workers.utils.losses import ppo_loss
 
-from tests.distributed.cases import STOCK, Case
+from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, mini_batch
+from tests.distributed.variants import STOCK
 from tests.support.distances import Gradient, difference, norm
 from tests.support.gathering import whole_gradients
 from tests.support.kl_alone import kl_alone

@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 
 from pcr_plugin.verl import checkpoint as state_file
-from tests.distributed.cases import STOCK, Case
+from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord
 from tests.distributed.running import build, run_step
+from tests.distributed.variants import STOCK
 
 STRATEGIES = ("fsdp2", "fsdp")
 RECIPES = {

@@ -11,10 +11,11 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import response_from_nested
 
-from tests.distributed.cases import CONFIGURED, VARIANTS, Case
+from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord, StepRecord, aggregated, digest
+from tests.distributed.variants import CONFIGURED, VARIANTS
 from tests.support.checkpoint import ADAPTER
 from tests.support.gathering import shard_sizes, whole_gradients, whole_weights
 from tests.support.packed_attention import PACKED

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from tests.distributed.cases import CASES, VARIANTS, case
+from tests.distributed.cases import CASES, case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, micro_batches, two_halves
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import rows_of
+from tests.distributed.variants import VARIANTS
 from tests.oracle.model import next_token_log_probs
 from tests.support.routing import closest_call, tokens_per_expert
 from tests.support.tiny_model import MODELS

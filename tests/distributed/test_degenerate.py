@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from tests.distributed.cases import STOCK
 from tests.distributed.conftest import Runs
 from tests.distributed.degenerate_cases import (
     BROKEN,
@@ -17,6 +16,7 @@ from tests.distributed.degenerate_cases import (
     sound,
 )
 from tests.distributed.records import StepRecord
+from tests.distributed.variants import STOCK
 from tests.support.distances import difference, norm
 from tests.support.tiny_model import WIDE
 

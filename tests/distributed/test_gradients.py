@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.distributed.cases import AGAINST_ORACLE, STOCK, VARIANTS, Case
+from tests.distributed.cases import AGAINST_ORACLE, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
+from tests.distributed.variants import STOCK, VARIANTS
 from tests.support.tiny_model import MODELS
 
 # The stock engine computes in float32 too: its own distance from the oracle, 6e-7 to 1.3e-6 with

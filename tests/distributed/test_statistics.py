@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.distributed.cases import AGAINST_ORACLE, STOCK, VARIANTS, Case
+from tests.distributed.cases import AGAINST_ORACLE, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle
+from tests.distributed.variants import STOCK, VARIANTS
 from tests.oracle.rule import BlockResult
 
 # Norms and products of gradients whose relative error is about 1e-6 (`test_gradients`); observed

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from tests.distributed.cases import CASES, CONFIGURED, STOCK, Case
+from tests.distributed.cases import CASES, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.layouts import SWITCHED
 from tests.distributed.records import CaseRecord
+from tests.distributed.variants import CONFIGURED, STOCK
 
 STOCK_ENGINE = "verl.workers.engine.fsdp.transformer_impl.FSDPEngineWithLMHead"
 # Two gradients that are rounded and added, against one that is rounded.

@@ -13,7 +13,8 @@ from pcr_plugin.config import PCRSettings, VarianceSettings
 from pcr_plugin.config import settings as choices
 from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.rule import RULES
-from tests.distributed.cases import CASES, STOCK
+from tests.distributed.cases import CASES
+from tests.distributed.variants import STOCK
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,9 @@ ranks runs all of them one after the other.
 
 from dataclasses import dataclass, replace
 
-from tests.distributed.cases import CONFIGURED, STOCK, Case
+from tests.distributed.cases import Case
 from tests.distributed.recipe import Recipe
+from tests.distributed.variants import CONFIGURED, STOCK
 from tests.support.megatron_layout import Layout
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from tests.distributed.cases import STOCK
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
+from tests.distributed.variants import STOCK
 from tests.megatron.cases import SHARDED, WHOLE, MegatronCase
 from tests.megatron.records import MegatronRecord
 from tests.support import megatron_cpu, megatron_verl_cpu

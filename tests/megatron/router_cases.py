@@ -6,7 +6,7 @@ the oracle.
 
 from dataclasses import dataclass, replace
 
-from tests.distributed.cases import STOCK
+from tests.distributed.variants import STOCK
 from tests.megatron.cases import (
     EXPERTS,
     IN_STAGES,

@@ -14,11 +14,11 @@ from torch import Tensor
 from verl.workers.config.engine import EngineRouterReplayConfig
 from verl.workers.utils.losses import ppo_loss
 
-from tests.distributed.cases import CONFIGURED, VARIANTS
 from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
+from tests.distributed.variants import CONFIGURED, VARIANTS
 from tests.megatron.cases import EXACT, OFFLOADED, MegatronCase
 from tests.megatron.memory import Held
 from tests.megatron.records import MegatronRecord

@@ -4,7 +4,7 @@ Every engine makes process groups of its own, and what gloo starts for them (thr
 goes on until the process ends. With a hundred engines threads are all that a process does.
 """
 
-from tests.distributed.cases import CONFIGURED, STOCK
+from tests.distributed.variants import CONFIGURED, STOCK
 from tests.megatron.cases import CASES, MegatronCase
 from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
 from tests.megatron.router_cases import MISTAKEN_ROUTERS, REPLAYED, ROUTER_CASES

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.distributed.cases import STOCK
 from tests.distributed.expected import Oracle
 from tests.distributed.inputs import Inputs
+from tests.distributed.variants import STOCK
 from tests.megatron.cases import (
     CASES,
     EXPERT_LAYOUTS,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from tests.distributed.cases import STOCK, VARIANTS
+from tests.distributed.variants import STOCK, VARIANTS
 from tests.megatron.cases import CASES, EXACT, LAYOUTS, OFFLOADED, MegatronCase, stock
 from tests.megatron.conftest import MegatronRuns
 from tests.megatron.records import MegatronRecord

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distributed.cases import STOCK
+from tests.distributed.variants import STOCK
 from tests.megatron.cases import EXPERTS, MOE, MegatronCase, cases_of
 from tests.megatron.conftest import MegatronRuns
 from tests.megatron.router_cases import (

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.distributed.cases import STOCK, VARIANTS
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
 from tests.distributed.recipe import Recipe
 from tests.distributed.records import CaseRecord, StepRecord
 from tests.distributed.test_gradients import TIMES_STOCK
+from tests.distributed.variants import STOCK, VARIANTS
 from tests.megatron.cases import (
     AGAINST_ORACLE,
     CASES,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.distributed.cases import CONFIGURED, STOCK
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import digest
+from tests.distributed.variants import CONFIGURED, STOCK
 from tests.megatron.cases import CASES, DROPOUT, MegatronCase, stock
 from tests.megatron.conftest import MegatronRuns
 from tests.support.distances import norm

@@ -1,6 +1,6 @@
 """Gradients of the two losses, unit by unit, by plain autograd in float64."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,15 @@ def unit_gradients(
         size = _size(members, objective)
         result.append(Unit(_gradient(plasticity, trained), _gradient(stability, trained), size))
     return result
+
+
+# What is measured of a gradient instead of the gradient itself.
+Sketch = Callable[[Gradient], Gradient]
+
+
+def sketched(units: Sequence[Unit], sketch: Sketch) -> list[Unit]:
+    """The same units, with another view of their gradients."""
+    return [Unit(sketch(unit.plasticity), sketch(unit.stability), unit.size) for unit in units]
 
 
 def flat(gradient: Gradient, names: Sequence[str]) -> Tensor:

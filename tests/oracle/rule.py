@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tests.oracle.gradients import Gradient, Unit, flat
+from tests.oracle.gradients import Gradient, Sketch, Unit, flat, sketched
 from tests.oracle.variances import NO_POOL, Pool, variances_of
 
 # Block name to the parameters it spans.
@@ -97,6 +97,7 @@ def step(
     beta: float,
     history: Sequence[Step] = (),
     pool: Pool = NO_POOL,
+    sketch: Sketch | None = None,
 ) -> Step:
     """Combine the gradients of a mini-batch.
 
@@ -107,17 +108,20 @@ def step(
         beta: the KL coefficient.
         history: earlier steps, oldest first, for the moving average.
         pool: parameters with larger units.
+        sketch: what the variances are measured on, if not on the gradients.
 
     Returns:
         The combined gradient and the numbers behind it.
     """
     plasticity, stability = (_total(units, kind) for kind in ("plasticity", "stability"))
     combined = {name: p + beta * stability[name] for name, p in plasticity.items()}
+    measured = units if sketch is None else sketched(units, sketch)
     results = {}
     for block, names in blocks.items():
         past = [v for earlier in history if (v := earlier.blocks[block].variances)]
         p, s = flat(plasticity, names), flat(stability, names)
-        result = _resolve(units, names, p, s, rule, beta, past, pool)
+        variances = variances_of(measured, names, pool)
+        result = _resolve(units, names, p, s, rule, beta, past, variances)
         results[block] = result
         for name in names:
             p_part = result.plasticity_weight * plasticity[name]
@@ -133,14 +137,13 @@ def _resolve(
     rule: Rule,
     beta: float,
     past: Sequence[tuple[float, float]],
-    pool: Pool,
+    variances: tuple[float, float] | None,
 ) -> BlockResult:
     counted = [unit for unit in units if unit.size > 0]
     mass = sum(unit.size for unit in counted)
     shares = [unit.size / mass for unit in counted]
     p_units = [flat(unit.plasticity, names) for unit in counted]
     s_units = [flat(unit.stability, names) for unit in counted]
-    variances = variances_of(units, names, pool)
     averaged = _averaged([*past, variances] if variances else past, rule.decay)
     known = averaged is not None or rule.name != "pcr"
     alpha = _alpha(rule, averaged, p, s, beta)
