@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from pcr_plugin.config.checks import reject
 from pcr_plugin.gradients import LinearLayer, Side
@@ -28,7 +29,7 @@ def linear_layers(module: nn.Module, names: Sequence[str]) -> list[LinearLayer]:
     for index, name in enumerate(names):
         owner, _, attribute = name.rpartition(".")
         members.setdefault(owner, {})[attribute] = index
-    owners = {owner: module.get_submodule(owner) for owner in members}
+    owners = {owner: _inside(module.get_submodule(owner)) for owner in members}
     refuse_unread(
         [
             f"{owner}.{attribute}"
@@ -57,6 +58,11 @@ def refuse_unread(names: Sequence[str]) -> None:
             f"it reads linear layers that get every token, and the scope has {shown}; narrow "
             "pcr.scope, or use split_half or micro_batch",
         )
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    """FSDP1 may wrap a layer by itself, as it does with adapters."""
+    return module.module if isinstance(module, FullyShardedDataParallel) else module
 
 
 def _is_read(owner: str, module: nn.Module, attribute: str) -> bool:

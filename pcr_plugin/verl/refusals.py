@@ -101,7 +101,7 @@ def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> Non
             f"{_ACTOR}.ulysses_sequence_parallel_size",
             parallel,
             "a rank then sees a slice of the tokens of each micro-batch, which is no unit of "
-            "pcr.variance.estimator=micro_batch; use split_half, or set it to 1",
+            "pcr.variance.estimator=micro_batch; use sequence or split_half, or set it to 1",
         )
 
 
@@ -192,6 +192,14 @@ def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
     if rule.settings.variance.estimator == "split_half":
         # Every rule then takes its gradients in two halves, whether it reads the variance or not.
         _check_halves(actor, rows, size)
+    elif rule.settings.variance.estimator == "sequence":
+        if rule.needs_variance and rows * ranks < 2:
+            reject(
+                f"{_ACTOR}.ppo_mini_batch_size",
+                actor.ppo_mini_batch_size,
+                f"the variance is measured over sequences, and with rollout.n={actor.rollout_n} "
+                "there is one",
+            )
     elif rule.needs_variance and size is not None:
         together = ranks_of_an_expert(actor.engine)
         _check_micro_batches(rows * ranks, size, together)

@@ -31,7 +31,7 @@ def check_megatron(engine: Any, rule: UpdateRule) -> None:
     _check_units(f"{_MEGATRON}.context_parallel_size", engine.context_parallel_size, rule)
     tensor, experts = engine.tensor_model_parallel_size, engine.expert_model_parallel_size
     together = experts * (engine.expert_tensor_parallel_size or tensor)
-    if experts > 1 and together % tensor and not _halves(rule):
+    if experts > 1 and together % tensor and _watches_micro_batches(rule):
         reject(
             f"{_MEGATRON}.expert_model_parallel_size",
             experts,
@@ -59,12 +59,12 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
         reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, why)
     if config.calculate_per_token_loss:
         reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
-    if config.gradient_accumulation_fusion and not _halves(rule):
+    if config.gradient_accumulation_fusion and _watches_micro_batches(rule):
         reject(
             f"{prefix}.gradient_accumulation_fusion",
             True,
             "weight gradients then never pass a hook; set it to False, or use "
-            "pcr.variance.estimator=split_half",
+            "pcr.variance.estimator=sequence or split_half",
         )
 
 
@@ -145,7 +145,7 @@ def check_watched(
     )
     # All stages raise, or the others would wait for those that did.
     partial = gather_lists(here, group_of_all())
-    if partial and not _halves(rule):
+    if partial and _watches_micro_batches(rule):
         reject(
             "pcr.scope",
             rule.settings.scope,
@@ -155,13 +155,17 @@ def check_watched(
 
 
 def _check_units(key: str, ranks: int, rule: UpdateRule) -> None:
-    if ranks > 1 and not _halves(rule):
+    if ranks > 1 and _watches_micro_batches(rule):
         reject(
             key,
             ranks,
             "a rank then sees a slice of the tokens of each micro-batch, which is no unit of "
-            "pcr.variance.estimator=micro_batch; use split_half, or set it to 1",
+            "pcr.variance.estimator=micro_batch; use sequence or split_half, or set it to 1",
         )
+
+
+def _watches_micro_batches(rule: UpdateRule) -> bool:
+    return rule.settings.variance.estimator == "micro_batch"
 
 
 def _halves(rule: UpdateRule) -> bool:

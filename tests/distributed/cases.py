@@ -7,6 +7,7 @@ from tests.distributed.layouts import (
     HYBRID,
     KINDS,
     LAYOUTS,
+    LORA,
     LORA_ORIGINAL,
     OFFLOADED,
     ORIGINAL,
@@ -46,6 +47,11 @@ class Case:
         """Ranks with different rows whose tokens an expert gets in one micro-batch."""
         return 1
 
+    @property
+    def fused(self) -> bool:
+        """Whether gate and up are one linear layer, as on Megatron-core."""
+        return False
+
 
 def _cases(
     recipe: Recipe, *variants: str, ranks: tuple[int, ...] = (2,), fails: bool = False
@@ -74,6 +80,11 @@ ACCUMULATION = tuple(
     Recipe(name=f"accumulate{8 // size}x{size}", batches=("sixteen",), micro_batches=(size,))
     for size in (8, 4, 2)
 )
+_DYNAMIC = Recipe(name="dynamic", micro_batches=None, token_budget=25)
+_CHECKPOINTED = Recipe(name="checkpointed", checkpointing=True)
+_PACKED = Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE)
+_MASKED = Recipe(name="masked", batches=("masked",))
+_ALONE = Recipe(name="alone", micro_batches=(12,))
 ON_POLICY = Recipe(name="on_policy", on_policy=True)
 
 _FLAT_VARIETIES = (
@@ -115,18 +126,18 @@ AGAINST_ORACLE = [
         *(STOCK, "paper", "robust", "sum", "paper_halves"),
     ),
     *_cases(
-        Recipe(name="dynamic", micro_batches=None, token_budget=25),
+        _DYNAMIC,
         *_MAIN,
         *_HALF,
         ranks=(2, 3),
     ),
-    *_cases(Recipe(name="checkpointed", checkpointing=True), *_MAIN, "paper_halves"),
+    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves"),
     *_cases(
-        Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE),
+        _PACKED,
         *(STOCK, "paper", "sum"),
     ),
     *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
-    *_cases(Recipe(name="masked", batches=("masked",)), STOCK, "paper", "paper_halves"),
+    *_cases(_MASKED, STOCK, "paper", "paper_halves"),
     *_cases(
         Recipe(name="masked_sequence", batches=("masked",), objective=_PER_SEQUENCE),
         *(STOCK, "paper"),
@@ -141,7 +152,7 @@ AGAINST_ORACLE = [
         *(STOCK, "robust"),
         ranks=(1,),
     ),
-    *_cases(Recipe(name="alone", micro_batches=(12,)), STOCK, "paper", ranks=(1,)),
+    *_cases(_ALONE, STOCK, "paper", ranks=(1,)),
     *_cases(FLAT, *_MAIN, *_HALF, ranks=(1, 2, 3)),
     *_cases(ORIGINAL, STOCK, "paper", "robust", ranks=(1, 2, 3)),
     *_cases(ORIGINAL, "pcgrad", "soft", "sum", *_HALF),
@@ -172,6 +183,16 @@ PROBED = [
     *_cases(PLAIN, "paper_sequences", "robust_sequences", ranks=(1, 2, 3)),
     *_cases(PLAIN, "attention_sequences"),
     *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
+    *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
+    *(
+        c
+        for recipe in (_CHECKPOINTED, _PACKED, _MASKED, *OFFLOADED, LORA, LORA_ORIGINAL, HALF[-1])
+        for c in _cases(recipe, "paper_sequences")
+    ),
+    *(c for recipe in HYBRID for c in _cases(recipe, "paper_sequences", ranks=(4,))),
+    *(c for recipe in ULYSSES for c in _cases(recipe, "paper_sequences", ranks=(2, 4))),
+    # One micro-batch on the only rank, which the hooks on weights have no use for.
+    *_cases(_ALONE, "paper_sequences", ranks=(1,)),
 ]
 
 CASES = [

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.distributed.cases import Case
 from tests.distributed.inputs import Inputs
-from tests.distributed.probing import directions, probed
+from tests.distributed.probing import directions, probed, probed_fused
 from tests.distributed.recipe import Recipe, rows_of
 from tests.distributed.records import CaseRecord
 from tests.distributed.variants import STOCK, VARIANTS, Variant
@@ -82,7 +82,8 @@ class Oracle:
 
     def sketch(self, case: Case, probes: int, step: int) -> Sketch:
         """What the probes of a step read of a gradient."""
-        return partial(probed, directions=partial(directions, probes=probes, step=step))
+        read = probed_fused if case.fused else probed
+        return partial(read, directions=partial(directions, probes=probes, step=step))
 
     def _steps(
         self,

@@ -54,6 +54,7 @@ KINDS = tuple(
     for model in ("tied", "lora", "moe_fused", "moe_list")
     for strategy, suffix in (("fsdp2", ""), ("fsdp", "_flat"))
 )
+LORA = next(recipe for recipe in KINDS if recipe.name == "lora")
 LORA_ORIGINAL = _step(
     name="lora_original",
     model="lora",

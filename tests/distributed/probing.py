@@ -44,6 +44,32 @@ def probed(gradient: Gradient, directions: Directions) -> Gradient:
         if attribute == "bias":
             found[name] = left.T @ values / left.shape[1] ** 0.5
         elif values.dim() == 2:
-            right = directions(layer, "inputs", values.shape[1])
-            found[name] = left.T @ values @ right / left.shape[1]
+            found[name] = _two_sided(left, values, directions(layer, "inputs", values.shape[1]))
     return found
+
+
+def probed_fused(gradient: Gradient, directions: Directions) -> Gradient:
+    """The same for the MLPs of Megatron-core, which multiplies by gate and up in one.
+
+    Args:
+        gradient: by the names of the Hugging Face model.
+        directions: U and V of Megatron-core's layers.
+    """
+    found = {}
+    for name, gate in gradient.items():
+        if not name.endswith("mlp.gate_proj.weight"):
+            continue
+        mlp = name.removesuffix("gate_proj.weight")
+        up, down = gradient[f"{mlp}up_proj.weight"], gradient[f"{mlp}down_proj.weight"]
+        layer = mlp.replace("model.", "decoder.")
+        both = torch.cat([gate, up])
+        for first, second, values in (("gate", "linear_fc1", both), ("down", "linear_fc2", down)):
+            left = directions(layer + second, "outputs", values.shape[0])
+            right = directions(layer + second, "inputs", values.shape[1])
+            found[f"{mlp}{first}_proj.weight"] = _two_sided(left, values, right)
+        found[f"{mlp}up_proj.weight"] = torch.zeros(0, dtype=torch.float64)
+    return found
+
+
+def _two_sided(left: Tensor, values: Tensor, right: Tensor) -> Tensor:
+    return left.T @ values @ right / left.shape[1]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.distributed.cases import PLAIN, PROBED, Case
+from tests.distributed.cases import PROBED, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle
 from tests.distributed.test_statistics import TOLERANCE

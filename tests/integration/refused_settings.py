@@ -204,9 +204,9 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ([f"{PCR}.block=layer"], "pcr.block='layer'", ["module, tensor, global"]),
     ([f"{PCR}.variance.estimator=none"], "pcr.variance.estimator='none'", ["micro_batch"]),
     (
-        [f"{PCR}.variance.estimator=sequence"],
-        "pcr.variance.estimator='sequence'",
-        ["not have it yet"],
+        [f"{PCR}.variance.estimator=sequence", f"{PCR}.variance.probes=0"],
+        "pcr.variance.probes=0",
+        ["at least 1"],
     ),
     ([f"{PCR}.variance.scale=log"], "pcr.variance.scale='log'", ["absolute, relative, beta"]),
     ([f"{PCR}.variance.ema=1"], "pcr.variance.ema=1", ["[0, 1)"]),

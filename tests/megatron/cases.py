@@ -30,6 +30,11 @@ class MegatronCase(Case):
         return f"{self.recipe.name}-{self.layout.name}-{self.variant}"
 
     @property
+    def fused(self) -> bool:
+        """Megatron-core computes gate and up in one."""
+        return True
+
+    @property
     def pooled(self) -> int:
         """Data-parallel ranks whose tokens an expert gets in one micro-batch."""
         return self.layout.pooled
@@ -188,8 +193,16 @@ AGAINST_ORACLE = [
     *cases_of(SPREAD, MOE, "everything"),
     *cases_of(IN_STAGES, SINGLE_ROWS, STOCK, "paper"),
 ]
+# Units are rows, wherever their tokens and the features of the layers are.
+PROBED = [
+    *(case for layout in LAYOUTS for case in cases_of(layout, EXACT, "paper_sequences")),
+    *cases_of(SHARDED, OFFLOADED, "paper_sequences"),
+    *cases_of(TENSOR, SCALED, "paper_sequences"),
+    *cases_of(TENSOR, HALF, "paper_sequences"),
+]
 CASES = [
     *AGAINST_ORACLE,
+    *PROBED,
     *cases_of(DROPOUT, PLAIN, STOCK, "sum", "observe"),
     *(case for layout in (WHOLE, SHARDED, MOST) for case in cases_of(layout, PLAIN, CONFIGURED)),
     *(case for layout in EXPERT_LAYOUTS for case in cases_of(layout, MOE, "sum", "observe")),

@@ -15,6 +15,7 @@ from tests.megatron.cases import (
     EXACT,
     LAYOUTS,
     PLAIN,
+    PROBED,
     WHOLE,
     MegatronCase,
 )
@@ -25,7 +26,7 @@ from tests.support.tiny_model import MODELS
 # Of a cosine, of alpha, of the variances. In float64 what is left is the rounding of sums.
 TOLERANCE = {"fp32": 3e-6, "fp64": 1e-12, "bf16": 5e-2, "fp16": 5e-3}
 
-RULES = [pytest.param(c, id=c.name) for c in AGAINST_ORACLE if c.variant != STOCK]
+RULES = [pytest.param(c, id=c.name) for c in (*AGAINST_ORACLE, *PROBED) if c.variant != STOCK]
 OURS = [pytest.param(c, id=c.name) for c in CASES if c.variant != STOCK]
 STEP_OF = [pytest.param(layout, id=layout.name) for layout in LAYOUTS]
 SAME_UPDATE = [*STEP_OF, pytest.param(DROPOUT, id=DROPOUT.name)]

@@ -12,7 +12,7 @@ def test_a_problem_of_another_rank_ends_the_step_here() -> None:
     """The table that is summed says so, and the others' words are asked for then alone."""
 
     def with_another_rank(table: Tensor) -> Tensor:
-        return table + torch.tensor([0.0] * 8 + [1.0])
+        return table + torch.tensor([0.0] * 10 + [1.0])
 
     def words(mine: list[str]) -> list[str]:
         return ["what the other one noticed", *mine]

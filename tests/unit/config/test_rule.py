@@ -8,6 +8,7 @@ import pytest
 
 from pcr_plugin.config import PCRSettings, UpdateRule, VarianceSettings, resolve
 from pcr_plugin.config.presets import PRESETS
+from pcr_plugin.config.settings import DEFAULT_PROBES
 
 RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
 
@@ -87,14 +88,15 @@ def test_alpha_without_soft(name: str, alpha: float) -> None:
         rule(name, alpha=alpha)
 
 
+def test_probes_belong_to_one_estimator() -> None:
+    assert rule("pcr").probes == 0
+    assert rule("pcr", variance=VarianceSettings(estimator="sequence")).probes == DEFAULT_PROBES
+    assert rule("pcr", variance=VarianceSettings(estimator="sequence", probes=3)).probes == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "key", "remedy"),
     [
-        (
-            {"variance": VarianceSettings(estimator="sequence")},
-            "pcr.variance.estimator='sequence'",
-            "micro_batch or split_half",
-        ),
         ({"passes": "shared_forward"}, "pcr.passes='shared_forward'", "pcr.passes=two_forward"),
         ({"variance": VarianceSettings(probes=4)}, "pcr.variance.probes=4", "sequence"),
     ],

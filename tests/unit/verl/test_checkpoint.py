@@ -15,8 +15,8 @@ NAMES = ["0.mlp", "1.mlp"]
 GOOD = torch.tensor([True, True])
 
 
-def restore(average: VarianceAverage, folder: Path) -> None:
-    checkpoint.load(average, checkpoint.read(str(folder)), str(folder))
+def restore(average: VarianceAverage, folder: Path) -> int:
+    return checkpoint.load(average, checkpoint.read(str(folder)), str(folder))
 
 
 def averaged() -> VarianceAverage:
@@ -28,15 +28,15 @@ def averaged() -> VarianceAverage:
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     average, restored = averaged(), VarianceAverage(0.9)
-    checkpoint.save(average, str(tmp_path / "not there yet"))
-    restore(restored, tmp_path / "not there yet")
+    checkpoint.save(average, 12, str(tmp_path / "not there yet"))
+    assert restore(restored, tmp_path / "not there yet") == 12
     assert restored.state_dict() == average.state_dict()
     expected = average.update(NAMES, STEP, GOOD)
     torch.testing.assert_close(restored.update(NAMES, STEP, GOOD), expected, rtol=0, atol=0)
 
 
 def test_the_file_is_readable_by_people(tmp_path: Path) -> None:
-    checkpoint.save(averaged(), str(tmp_path))
+    checkpoint.save(averaged(), 7, str(tmp_path))
     content = json.loads((tmp_path / "pcr_state.json").read_text())
     assert content["version"] == 1
     assert set(content["average"]["sums"]) == set(NAMES)
@@ -47,7 +47,7 @@ def test_a_stock_checkpoint_starts_the_averages_anew(
 ) -> None:
     average = VarianceAverage(0.9)
     with caplog.at_level(logging.WARNING, logger="pcr_plugin"):
-        restore(average, tmp_path)
+        assert restore(average, tmp_path) == 0
     assert "pcr_state.json" in caplog.text
     assert average.state_dict()["sums"] == {}
 
@@ -87,7 +87,7 @@ def test_a_file_left_by_an_earlier_checkpoint_is_not_taken(
     extra = tmp_path / name
     extra.parent.mkdir(parents=True, exist_ok=True)
     extra.write_bytes(b"with the rule")
-    checkpoint.save(averaged(), str(tmp_path))
+    checkpoint.save(averaged(), 7, str(tmp_path))
     assert checkpoint.read(str(tmp_path)) is not None
     extra.write_bytes(b"without it")
     restored = VarianceAverage(0.9)
@@ -98,7 +98,7 @@ def test_a_file_left_by_an_earlier_checkpoint_is_not_taken(
 
 def test_a_state_written_before_the_checkpoint_is_complete_is_taken(tmp_path: Path) -> None:
     """With `async_save` veRL writes its part later."""
-    checkpoint.save(averaged(), str(tmp_path), complete=False)
+    checkpoint.save(averaged(), 7, str(tmp_path), complete=False)
     (tmp_path / "extra" / "dist_ckpt").mkdir(parents=True)
     (tmp_path / "extra" / "dist_ckpt" / "__0_0.distcp").write_bytes(b"later")
     restored = VarianceAverage(0.9)
@@ -128,7 +128,7 @@ def test_equal_sizes_or_unknown_ones_are_accepted(
 def test_an_interrupted_save_leaves_the_old_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(averaged(), str(tmp_path))
+    checkpoint.save(averaged(), 7, str(tmp_path))
     before = (tmp_path / "pcr_state.json").read_text()
 
     def full(self: Path, text: str) -> int:
@@ -136,7 +136,7 @@ def test_an_interrupted_save_leaves_the_old_state(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(VarianceAverage(0.9), str(tmp_path))
+        checkpoint.save(VarianceAverage(0.9), 0, str(tmp_path))
     assert (tmp_path / "pcr_state.json").read_text() == before
 
 

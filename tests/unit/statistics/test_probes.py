@@ -1,0 +1,105 @@
+"""Random probes against the gradients that they stand for."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcr_plugin.statistics import TokenRows, projected, row_products, row_sums, signs
+
+OUTPUTS, INPUTS, PROBES = 6, 5, 3
+# Rows of 3, 1 and 4 tokens, and padding (-1) of two kinds.
+LABELS = torch.tensor([0, 0, 0, -1, 1, 2, 2, 2, 2, 7])
+
+
+def tokens(width: int, seed: int = 0) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(len(LABELS), width, generator=source, dtype=torch.float64)
+
+
+def gradient_of_row(gradients: Tensor, inputs: Tensor, row: int) -> Tensor:
+    here = row == LABELS
+    return gradients[here].T @ inputs[here]
+
+
+def directions(width: int, seed: str, probes: int = PROBES) -> Tensor:
+    return signs(width, probes, seed).double()
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 512, 8960])
+def test_signs_are_of_one_size_near_that_of_a_unit_vector(width: int) -> None:
+    found = signs(width, 4, "a")
+    assert found.shape == (width, 4)
+    assert found.abs().unique().numel() == 1
+    size = float(found.abs().max())
+    assert math.log2(size) == round(math.log2(size))
+    assert 0.7 < size * math.sqrt(width) < 1.5
+
+
+def test_signs_depend_on_the_seed_alone() -> None:
+    assert torch.equal(signs(40, 4, "1 layer inputs"), signs(40, 4, "1 layer inputs"))
+    assert not torch.equal(signs(40, 4, "1 layer inputs"), signs(40, 4, "2 layer inputs"))
+    assert abs(float(signs(4000, 1, "b").sign().mean())) < 5 / math.sqrt(4000)
+
+
+def test_products_are_two_sided_projections_of_every_rows_gradient() -> None:
+    gradients, inputs = tokens(OUTPUTS), tokens(INPUTS, seed=1)
+    left, right = directions(OUTPUTS, "l"), directions(INPUTS, "r")
+    found = row_products(
+        projected(gradients, left, OUTPUTS),
+        projected(inputs, right, INPUTS),
+        TokenRows.of(LABELS, 3),
+    )
+    for row in range(3):
+        exact = left.sign().T @ gradient_of_row(gradients, inputs, row) @ right.sign()
+        assert torch.allclose(found[row], exact)
+
+
+def test_sums_are_projections_of_every_rows_bias_gradient() -> None:
+    gradients, left = tokens(OUTPUTS), directions(OUTPUTS, "l")
+    found = row_sums(projected(gradients, left, OUTPUTS), TokenRows.of(LABELS, 3))
+    for row in range(3):
+        exact = left.sign().T @ gradients[row == LABELS].sum(dim=0)
+        assert torch.allclose(found[row], exact)
+
+
+def test_tokens_may_come_in_any_order() -> None:
+    gradients, inputs = tokens(PROBES), tokens(PROBES, seed=1)
+    order = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(3))
+    straight = row_products(gradients, inputs, TokenRows.of(LABELS, 3))
+    mixed = row_products(gradients[order], inputs[order], TokenRows.of(LABELS[order], 3))
+    assert torch.allclose(straight, mixed)
+
+
+def test_a_row_without_tokens_has_no_gradient() -> None:
+    found = row_products(tokens(PROBES), tokens(PROBES, seed=1), TokenRows.of(LABELS, 5))
+    assert found.shape == (5, PROBES, PROBES)
+    assert (found[3:] == 0).all()
+    assert (found[:3] != 0).all()
+
+
+def test_squares_are_unbiased() -> None:
+    """Also of differences of rows, which is what a variance is made of."""
+    gradients, inputs = tokens(OUTPUTS), tokens(INPUTS, seed=1)
+    rows = torch.stack([gradient_of_row(gradients, inputs, row) for row in range(3)])
+    centred = rows - rows.mean(dim=0)
+    found = []
+    for draw in range(4000):
+        left, right = directions(OUTPUTS, f"{draw} l"), directions(INPUTS, f"{draw} r")
+        probes = left.sign().T @ centred @ right.sign()
+        found.append(probes.square().mean(dim=(1, 2)))
+    mean, error = torch.stack(found).mean(dim=0), torch.stack(found).std(dim=0) / 4000**0.5
+    exact = centred.square().sum(dim=(1, 2))
+    assert ((mean - exact).abs() < 3 * error).all()
+    assert (error < 0.03 * exact).all()
+
+
+def test_half_precision_is_computed_without_overflow() -> None:
+    """A gradient of ones, scaled for fp16, whose plain sum would be beyond its largest number."""
+    width = 4096
+    values = torch.full((2, width), 1000.0, dtype=torch.float16)
+    ones = signs(width, 1, "a").abs().half()
+    found = projected(values, ones, width)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.full((2, 1), 1000.0 * width))
