@@ -37,7 +37,7 @@ Records = dict[str, CaseRecord]
 def train(inputs: Inputs, checkpoints: Path, records: Records, save: Any) -> None:
     """A step, a checkpoint, another step; then the process dies in the middle of the third."""
     for strategy, recipe in RECIPES.items():
-        for variant in ("robust", STOCK):
+        for variant in ("robust", "robust_sequences", STOCK):
             actor, engine = build(Case(recipe=recipe, variant=variant), inputs)
             record = records[f"{strategy}-{variant}"] = CaseRecord()
             record.steps.append(run_step(recipe, inputs, actor, engine, 0))
@@ -67,6 +67,7 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     for strategy, recipe in RECIPES.items():
         for name, variant, source, contents in (
             ("resumed", "robust", "robust", None),
+            ("resumed_sequences", "robust_sequences", "robust_sequences", None),
             ("off", STOCK, "robust", None),
             ("off_sum", "sum", "robust", None),
             ("on", "robust", STOCK, None),

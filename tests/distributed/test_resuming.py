@@ -51,10 +51,13 @@ def pairs(first: Phase, name: str, second: Phase, other: str) -> Iterator[tuple[
 
 
 @BOTH
+@pytest.mark.parametrize("units", ["", "_sequences"], ids=["micro_batch", "sequence"])
 def test_the_next_step_is_the_same_to_the_last_bit(
-    strategy: str, killed: Phase, resumed: Phase
+    units: str, strategy: str, killed: Phase, resumed: Phase
 ) -> None:
-    for after, before in pairs(resumed, f"{strategy}-resumed", killed, f"{strategy}-robust"):
+    """With random probes, too, whose seeds go on where they were."""
+    names = (f"{strategy}-resumed{units}", f"{strategy}-robust{units}")
+    for after, before in pairs(resumed, names[0], killed, names[1]):
         assert after.digest == before.digest
         assert after.norm == before.norm
         assert before.average is not None and len(before.average["sums"]) == 4
