@@ -1,6 +1,6 @@
 """Every combination of recipe and update rule that the engine is run with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.distributed.layouts import (
     FLAT,
@@ -178,6 +178,24 @@ AGAINST_ORACLE = [
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum", ranks=(1, 2))),
 ]
 
+# One micro-batch on every rank.
+ONE_EACH = Recipe(name="one_each", micro_batches=(6,))
+# The same mini-batch and weights under other directions in every step.
+_MANY = ("mixed",) * 24
+SEEDS = (
+    Recipe(name="seeds", batches=_MANY),
+    Recipe(
+        name="seeds_packed",
+        batches=_MANY,
+        strategy="fsdp",
+        remove_padding=True,
+        micro_batches=None,
+        token_budget=25,
+        objective=_PER_SEQUENCE,
+    ),
+    replace(ONE_EACH, name="seeds_alone", batches=_MANY),
+)
+
 # Units are rows, however they are cut, packed, padded or shared.
 PROBED = [
     *_cases(PLAIN, "paper_sequences", "robust_sequences", ranks=(1, 2, 3)),
@@ -200,6 +218,8 @@ CASES = [
     *_cases(TRAIN, "paper", "robust", "sum", "observe_sparse", ranks=(2,)),
     *AGAINST_ORACLE,
     *PROBED,
+    *_cases(ONE_EACH, "paper"),
+    *(c for recipe in SEEDS for c in _cases(recipe, "paper_many_sequences")),
     *(c for recipe, ranks in LAYOUTS for c in _cases(recipe, _observe(recipe), ranks=(ranks,))),
     *(c for recipe, ranks in SWITCHED for c in _cases(recipe, CONFIGURED, ranks=(ranks,))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),

@@ -80,6 +80,15 @@ class Oracle:
         units = micro_batches(recipe, records, 0)
         return self._gradients(recipe.model, recipe.batches[0], recipe.objective, units)
 
+    def over_rows(self, case: Case) -> Step:
+        """A case's first step with every row as a unit, from dense gradients."""
+        recipe, variant = case.recipe, VARIANTS[case.variant]
+        assert variant.oracle is not None
+        rows = tuple((row,) for row in range(len(self._inputs.batches[recipe.batches[0]])))
+        units = self._gradients(recipe.model, recipe.batches[0], recipe.objective, rows)
+        blocks = blocks_of(MODELS[recipe.model], variant.blocks)
+        return step(units, blocks, variant.oracle, recipe.beta)
+
     def sketch(self, case: Case, probes: int, step: int) -> Sketch:
         """What the probes of a step read of a gradient."""
         read = probed_fused if case.fused else probed

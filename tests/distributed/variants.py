@@ -62,6 +62,10 @@ VARIANTS = {
         oracle=ROBUST,
         probes=_PROBES,
     ),
+    # The default number of directions; compared with V itself.
+    "paper_many_sequences": Variant(
+        rule="pcr", settings={"variance": {"estimator": "sequence"}}, oracle=PAPER
+    ),
     "attention_sequences": Variant(
         rule="pcr",
         settings={"scope": "attention", "variance": _SEQUENCES},
