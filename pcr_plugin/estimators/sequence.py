@@ -186,8 +186,8 @@ class SequenceEstimator:
         if self._objective is None or not result.requires_grad:
             return
         start = time.perf_counter()
-        tokens = inputs[0] if inputs else next(iter(named.values()))
         side = self._layers[index].inputs
+        tokens = side.prepare(inputs[0] if inputs else next(iter(named.values())))
         hidden = projected(tokens, self._signs(index, False, tokens.dtype), side.width)
         result.register_hook(partial(self._backward, index, hidden))
         self._seconds += time.perf_counter() - start

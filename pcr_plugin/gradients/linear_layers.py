@@ -20,11 +20,14 @@ class Side:
         here: the slices of them that this rank computes with, in its order; `None` for all.
         gather: from (tokens, K) of this rank to those of all tokens of the layer's weight
             gradient, where ranks have different tokens on this side (sequence parallelism).
+        prepare: from the module's argument to what the weight multiplies, where the module does
+            more than multiply.
     """
 
     width: int
     here: Sequence[slice] | None = None
     gather: Callable[[Tensor], Tensor] = _as_it_is
+    prepare: Callable[[Tensor], Tensor] = _as_it_is
 
     def of_this_rank(self, whole: Tensor) -> Tensor:
         """Rows of a (width, K) table for the features here."""

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from pcr_plugin.distributed import (
 )
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.gradients import LinearLayer, Side
+from pcr_plugin.verl import transformer_engine
 from pcr_plugin.verl.linear_layers import refuse_unread
 
 _FIELDS = ("weight", "bias")
@@ -78,41 +80,47 @@ def sequence_ranks() -> SequenceRanks:
 
 
 def _is_read(module: nn.Module, attribute: str) -> bool:
-    """TransformerEngine's layers may normalise their input first, where no hook sees it."""
     from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 
     known = type(module) in (ColumnParallelLinear, RowParallelLinear)
-    return known and attribute in _FIELDS and not getattr(module, "is_expert", False)
+    known = (known and not module.is_expert) or transformer_engine.is_linear(module)
+    return known and attribute in _FIELDS
 
 
-def _layer(module: Any, of_member: str, indices: dict[str, int]) -> LinearLayer:
+def _shape_of(module: Any) -> transformer_engine.Shape:
     from megatron.core.tensor_parallel import ColumnParallelLinear
 
-    name = of_member.rpartition(".")[0]
-    group = module.tp_group
-    tokens = partial(gather_tokens, group=group)
+    if transformer_engine.is_linear(module):
+        return transformer_engine.shape_of(module)
     of_columns = isinstance(module, ColumnParallelLinear)
-    whole, split = Side(width=module.input_size), module.output_size
-    if not of_columns:
-        whole, split = Side(width=module.output_size), module.input_size
-    if module.sequence_parallel and ranks_of(group) > 1:
-        whole = Side(width=whole.width, gather=tokens)
-    here = Side(width=split, here=_slices(module, name, split))
-    return LinearLayer(
-        module=module,
-        name=name,
-        inputs=whole if of_columns else here,
-        outputs=here if of_columns else whole,
-        weight=indices.get("weight"),
-        bias=indices.get("bias"),
-        counts_bias=of_columns or is_first_of(group),
+    return transformer_engine.Shape(
+        module.input_size, module.output_size, of_columns, module.tp_group
     )
 
 
-def _slices(module: Any, name: str, width: int) -> list[slice]:
-    """A rank of a gated MLP has a part of the gate and the same part of the other half."""
-    ranks, rank = ranks_of(module.tp_group), rank_in(module.tp_group)
+def _layer(module: Any, of_member: str, indices: dict[str, int]) -> LinearLayer:
+    name, shape = of_member.rpartition(".")[0], _shape_of(module)
+    widths = (shape.inputs, shape.outputs) if shape.of_columns else (shape.outputs, shape.inputs)
+    whole = Side(width=widths[0])
+    if module.sequence_parallel and ranks_of(shape.group) > 1:
+        whole = replace(whole, gather=partial(gather_tokens, group=shape.group))
     gated = module.config.gated_linear_unit and name.endswith("linear_fc1")
+    here = Side(width=widths[1], here=_slices(shape.group, widths[1], gated))
+    inputs, outputs = (whole, here) if shape.of_columns else (here, whole)
+    return LinearLayer(
+        module=module,
+        name=name,
+        inputs=replace(inputs, prepare=shape.prepare) if shape.prepare else inputs,
+        outputs=outputs,
+        weight=indices.get("weight"),
+        bias=indices.get("bias"),
+        counts_bias=shape.of_columns or is_first_of(shape.group),
+    )
+
+
+def _slices(group: Any, width: int, gated: bool) -> list[slice]:
+    """A rank of a gated MLP has a part of the gate and the same part of the other half."""
+    ranks, rank = ranks_of(group), rank_in(group)
     halves = 2 if gated else 1
     size, each = width // halves, width // halves // ranks
     return [slice(k * size + rank * each, k * size + (rank + 1) * each) for k in range(halves)]
