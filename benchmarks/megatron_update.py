@@ -6,6 +6,7 @@ Megatron-core needs a GPU; here it runs with what the tests put in its place on 
 torch for the whole process. Under `torchrun` all ranks share the matrices of one model.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import torch.distributed as dist
 from tensordict import TensorDict
 
-from benchmarks.actor_update import VARIANTS, arguments, run, start_ranks
+from benchmarks.actor_update import arguments, run, start_ranks
+from benchmarks.layouts import VARIANTS, Layout
 from benchmarks.workload import Workload
 from tests.support import megatron_cpu, megatron_verl_cpu
 
@@ -87,13 +89,14 @@ def _actor(workload: Workload, rule: str | None, settings: dict[str, Any]) -> An
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    layouts = ["megatron"]
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    changes = {"strategy": "megatron", "tensor_ranks": ranks}
+    layouts = {"megatron": Layout(changes=changes, variants=list(VARIANTS), ranks=ranks)}
     given = arguments(layouts, name="benchmarks_megatron")
     megatron_cpu.install()
     megatron_verl_cpu.install()
     command = start_ranks("benchmarks.megatron_update")
-    workload = {"strategy": "megatron", "tensor_ranks": dist.get_world_size()}
-    run(given, command, {"megatron": (workload, list(VARIANTS))}, make_update)
+    run(given, command, layouts, make_update)
 
 
 if __name__ == "__main__":
