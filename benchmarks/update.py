@@ -42,10 +42,9 @@ def make_update(
     shared = workload.sequence_ranks > 1
     if shared:  # what the tests put in place of the kernel, which needs a GPU
         packed_attention.install()
-    engine = EngineRegistry.new(
-        model_type="language_model",
-        backend=actor.engine.strategy,
-        model_config=HFModelConfig(
+    return update_of(
+        actor,
+        HFModelConfig(
             path=str(model),
             use_remove_padding=shared,
             override_config={"attn_implementation": packed_attention.PACKED if shared else "sdpa"},
@@ -53,8 +52,24 @@ def make_update(
             lora_rank=workload.lora_rank,
             lora_alpha=2 * workload.lora_rank,
         ),
+        FSDPOptimizerConfig(lr=1e-6, total_training_steps=1000),
+    )
+
+
+def update_of(actor: Any, model: HFModelConfig, optimizer: Any) -> Update:
+    """The update of a new engine, whichever the actor's configuration names.
+
+    Args:
+        actor: the actor's configuration.
+        model: the model's.
+        optimizer: the optimizer's.
+    """
+    engine = EngineRegistry.new(
+        model_type="language_model",
+        backend=actor.engine.strategy,
+        model_config=model,
         engine_config=actor.engine,
-        optimizer_config=FSDPOptimizerConfig(lr=1e-6, total_training_steps=1000),
+        optimizer_config=optimizer,
         checkpoint_config=CheckpointConfig(),
     )
     engine.initialize()
