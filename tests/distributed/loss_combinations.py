@@ -8,8 +8,8 @@ from tests.support.policy_losses import AGGREGATIONS, loss_modes
 KL_TYPES = (*GOOD_KL, *BIASED_KL)
 # In every round each loss mode is run once, with another estimator and another aggregation than
 # in the others. In the last one batches have weights of a rollout correction.
-_LAST = 2
-ROUNDS = {"fsdp": range(_LAST + 1), "fsdp2": (_LAST,)}
+ROUNDS = {"fsdp": (0, 1), "fsdp2": (2,)}
+_WEIGHTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def combinations(strategy: str) -> list[Combination]:
                     horizon=horizon,
                     entropy=0.02 * ((round_ + position // 2) % 2),
                     # Bypass mode computes its weights itself.
-                    importance=round_ == _LAST and mode != "bypass_mode",
+                    importance=round_ == _WEIGHTED and mode != "bypass_mode",
                     bypass="ppo_clip" if round_ == 1 and mode == "bypass_mode" else "reinforce",
                 )
             )
