@@ -3,14 +3,13 @@
 Imports torch alone.
 """
 
-from pcr_plugin.statistics.inner_products import dot, local_gramian
+from pcr_plugin.statistics.inner_products import local_gramian
 from pcr_plugin.statistics.moving_average import VarianceAverage
 from pcr_plugin.statistics.scales import scaled_variances
 from pcr_plugin.statistics.variance import variance_of_total
 
 __all__ = [
     "VarianceAverage",
-    "dot",
     "local_gramian",
     "scaled_variances",
     "variance_of_total",
