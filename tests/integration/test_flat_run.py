@@ -5,7 +5,6 @@ checkpoints. (A second start from them: to the last bit in `tests/distributed/te
 through the trainer in `test_megatron_run.py`.)
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.small_run import Run, checkpoints, run
+from tests.integration.saved_actor import actor, check_average
+from tests.integration.small_run import Run, run
 
 WORKERS = 2
-LAYERS = 2
 # Two epochs over the two halves of the train batch.
 STEPS_PER_TRAINING_STEP = 4
-DECAY = 0.9  # of the preset `robust`
 RECIPE = [
     "actor_rollout_ref.actor.update_rule=pcr",
     "actor_rollout_ref.actor.pcr.preset=robust",
@@ -39,26 +37,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def flat(folder: Path) -> Run:
     return run(folder, RECIPE, steps=2, workers=WORKERS)
-
-
-def actor(folder: Path, training_steps: int) -> Path:
-    """veRL's checkpoint of the actor after so many training steps."""
-    return checkpoints(folder) / f"global_step_{training_steps}" / "actor"
-
-
-def check_average(folder: Path, training_steps: int) -> None:
-    """The saved moving averages have seen every optimizer step but the very first.
-
-    That step's policy is the reference, whose stability gradient is zero: it does not enter. A
-    skipped or a doubled step would give another debiasing weight.
-    """
-    saved = json.loads((actor(folder, training_steps) / "pcr_state.json").read_text())["average"]
-    assert sorted(saved["weights"]) == [f"model.layers.{layer}.mlp" for layer in range(LAYERS)]
-    entered = STEPS_PER_TRAINING_STEP * training_steps - 1
-    for plasticity, stability in saved["weights"].values():
-        assert plasticity == stability == pytest.approx(1 - DECAY**entered, rel=1e-12)
-    for averages in saved["sums"].values():
-        assert all(0 < value < math.inf for value in averages)
 
 
 def optimizer_steps(folder: Path, training_steps: int) -> set[int]:
@@ -117,4 +95,4 @@ def test_every_mini_batch_of_every_epoch_is_one_step(
 ) -> None:
     assert flat.status == 0, flat.output[-4000:]
     assert optimizer_steps(folder, training_steps) == {STEPS_PER_TRAINING_STEP * training_steps}
-    check_average(folder, training_steps)
+    check_average(folder, training_steps, each=STEPS_PER_TRAINING_STEP)
