@@ -23,7 +23,8 @@ micro-batches per rank; activation checkpointing {checkpointing}.
 The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
 the all-reduce, the rule and the combination, as a share of the update. It depends on the number of
 parameters in the scope and of micro-batches, not on the number of tokens, which the passes depend
-on: with more tokens in a mini-batch it is less.
+on: with more tokens in a mini-batch it is less. Of several ranks it is the first one's, and the
+all-reduce has it wait for the slowest.
 
 {observed}Not measured here: GPUs, a network between ranks, memory.
 {links}"""
