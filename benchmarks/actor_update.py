@@ -3,7 +3,8 @@
     VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs
 
 writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder.
-Under `torchrun` all ranks take part and the first one writes.
+Under `torchrun` all ranks take part and the first one writes; what needs two or four ranks is
+measured so, and goes into `benchmarks_2_ranks` and `benchmarks_4_ranks`.
 """
 
 import argparse
@@ -25,32 +26,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.layouts import LAYOUTS, VARIANTS, Layout
 from benchmarks.report import Results, page
 from benchmarks.update import Update, make_update
 from benchmarks.workload import Workload, make_batch, save_model
-
-# name -> (update_rule, keys below pcr)
-VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "stock": (None, {}),
-    "sum": ("sum", {}),
-    "pcr (paper)": ("pcr", {}),
-    "pcr (robust)": ("pcr", {"preset": "robust"}),
-    "pcr, split_half": ("pcr", {"variance": {"estimator": "split_half"}}),
-    "pcgrad": ("pcgrad", {}),
-    "soft 0.5": ("soft", {"alpha": 0.5}),
-    "observe, a measuring step": ("observe", {"observe_every": 1}),
-}
-_FEW = ("stock", "pcr (paper)", "pcr, split_half")
-
-# name -> (what is different about the workload, names of VARIANTS)
-LAYOUTS: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
-    "fsdp": ({"strategy": "fsdp"}, tuple(VARIANTS)),
-    "fsdp2": ({"strategy": "fsdp2"}, tuple(VARIANTS)),
-    "fsdp-lora": ({"strategy": "fsdp", "lora_rank": 32}, _FEW),
-    "fsdp2-lora": ({"strategy": "fsdp2", "lora_rank": 32}, _FEW),
-    "fsdp-experts": ({"strategy": "fsdp", "experts": 8}, _FEW),
-    "fsdp2-experts": ({"strategy": "fsdp2", "experts": 8}, _FEW),
-}
 
 
 def measure(
@@ -82,7 +61,7 @@ def measure(
 
 def _seed(workload: Workload, repeat: int) -> int:
     """Another mini-batch on every replica of the model and in every repeat."""
-    ranks = workload.tensor_ranks
+    ranks = workload.sharing_ranks
     return repeat * (dist.get_world_size() // ranks) + dist.get_rank() // ranks
 
 
@@ -135,20 +114,24 @@ def start_ranks(program: str) -> str:
     return " ".join(["VERL_PLATFORM=cpu", start, program, *sys.argv[1:]])
 
 
-def arguments(layouts: Sequence[str], name: str = "benchmarks") -> argparse.Namespace:
+def arguments(layouts: Mapping[str, Layout], name: str = "benchmarks") -> argparse.Namespace:
     """The command line.
 
     Args:
-        layouts: that can be measured.
-        name: of the two files, if nothing else is said.
+        layouts: that can be measured; by default those for this number of ranks are.
+        name: of the two files, if nothing else is said, and if there is one rank.
     """
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    fitting = [key for key, layout in layouts.items() if layout.ranks in (1, ranks)]
+    usual = [key for key in fitting if layouts[key].ranks == ranks]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
-    parser.add_argument("--name", default=name, help="of the two files")
+    suffix = f"_{ranks}_ranks" if ranks > 1 else ""
+    parser.add_argument("--name", default=name + suffix, help="of the two files")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--layouts", nargs="*", default=list(layouts), choices=layouts)
+    parser.add_argument("--layouts", nargs="*", default=usual or fitting, choices=fitting)
     for field in fields(Workload):
-        if field.type is int and field.name != "tensor_ranks":  # all of them, with Megatron
+        if field.type is int and not field.name.endswith("_ranks"):  # the layout says them
             name = f"--{field.name.replace('_', '-')}"
             parser.add_argument(name, type=int, default=field.default)
     parser.add_argument("--checkpointing", action="store_true")
@@ -158,7 +141,7 @@ def arguments(layouts: Sequence[str], name: str = "benchmarks") -> argparse.Name
 def run(
     given: argparse.Namespace,
     command: str,
-    layouts: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
+    layouts: Mapping[str, Layout],
     make: Callable[..., Update],
 ) -> None:
     """Measure and write.
@@ -166,28 +149,31 @@ def run(
     Args:
         given: the command line.
         command: what started this.
-        layouts: per name, what is different about the workload, and names of VARIANTS.
+        layouts: by name.
         make: see `measure`.
     """
     values = vars(given)
     workload = Workload(**{f.name: values[f.name] for f in fields(Workload) if f.name in values})
     results = {}
     for name in given.layouts:
-        changes, variants = layouts[name]
-        results[name] = measure(replace(workload, **changes), variants, given.repeats, make)
+        changed = replace(workload, **layouts[name].changes)
+        results[name] = measure(changed, layouts[name].variants, given.repeats, make)
         gc.collect()  # the engines of one layout are not there while the next is measured
-    report = {**conditions(command, workload, given.repeats), "results": results}
+    changes = {name: dict(layouts[name].changes) for name in given.layouts}
+    report = conditions(command, workload, given.repeats) | {"layouts": changes, "results": results}
     if dist.get_rank() == 0:
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / f"{given.name}.json").write_text(json.dumps(report, indent=2) + "\n")
-        (given.out / f"{given.name}.md").write_text(page(report))
-        print(page(report))
+        path = given.out / f"{given.name}.md"
+        others = sorted(set(given.out.glob("benchmarks*.md")) - {path})
+        path.write_text(page(report, [other.name for other in others]))
+        print(path.read_text())
     dist.destroy_process_group()
 
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    given = arguments(list(LAYOUTS))
+    given = arguments(LAYOUTS)
     run(given, start_ranks("benchmarks.actor_update"), LAYOUTS, make_update)
 
 

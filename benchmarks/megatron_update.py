@@ -6,19 +6,18 @@ Megatron-core needs a GPU; here it runs with what the tests put in its place on 
 torch for the whole process. Under `torchrun` all ranks share the matrices of one model.
 """
 
-from collections.abc import Callable
-from functools import partial
+import os
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from tensordict import TensorDict
+from verl.workers.config import HFModelConfig, McoreOptimizerConfig
 
-from benchmarks.actor_update import VARIANTS, arguments, run, start_ranks
+from benchmarks.actor_update import arguments, run, start_ranks
+from benchmarks.layouts import VARIANTS, Layout
+from benchmarks.update import Update, update_of
 from benchmarks.workload import Workload
 from tests.support import megatron_cpu, megatron_verl_cpu
-
-Update = Callable[[TensorDict], dict[str, Any]]
 
 
 def make_update(
@@ -35,30 +34,11 @@ def make_update(
     Returns:
         A function from a mini-batch to the step's output.
     """
-    from verl.trainer.config import CheckpointConfig
-    from verl.workers.config import HFModelConfig, McoreOptimizerConfig
-    from verl.workers.engine import EngineRegistry
-    from verl.workers.utils.losses import ppo_loss
-
-    actor = _actor(workload, rule, settings)
-    engine = EngineRegistry.new(
-        model_type="language_model",
-        backend=actor.engine.strategy,
-        model_config=HFModelConfig(path=str(model), use_remove_padding=False),
-        engine_config=actor.engine,
-        optimizer_config=McoreOptimizerConfig(
-            lr=1e-6, lr_decay_style="constant", total_training_steps=1000
-        ),
-        checkpoint_config=CheckpointConfig(),
+    return update_of(
+        _actor(workload, rule, settings),
+        HFModelConfig(path=str(model), use_remove_padding=False),
+        McoreOptimizerConfig(lr=1e-6, lr_decay_style="constant", total_training_steps=1000),
     )
-    engine.initialize()
-
-    def update(batch: TensorDict) -> dict[str, Any]:
-        with engine.train_mode():
-            output: dict[str, Any] = engine.train_batch(batch, partial(ppo_loss, config=actor))
-        return output
-
-    return update
 
 
 def _actor(workload: Workload, rule: str | None, settings: dict[str, Any]) -> Any:
@@ -87,13 +67,14 @@ def _actor(workload: Workload, rule: str | None, settings: dict[str, Any]) -> An
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    layouts = ["megatron"]
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    changes = {"strategy": "megatron", "tensor_ranks": ranks}
+    layouts = {"megatron": Layout(changes=changes, variants=list(VARIANTS), ranks=ranks)}
     given = arguments(layouts, name="benchmarks_megatron")
     megatron_cpu.install()
     megatron_verl_cpu.install()
     command = start_ranks("benchmarks.megatron_update")
-    workload = {"strategy": "megatron", "tensor_ranks": dist.get_world_size()}
-    run(given, command, {"megatron": (workload, list(VARIANTS))}, make_update)
+    run(given, command, layouts, make_update)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The page that shows what was measured, made of the numbers in the file beside it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 Results = dict[str, dict[str, float]]
@@ -22,21 +23,31 @@ micro-batches per rank; activation checkpointing {checkpointing}.
 The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
 the all-reduce, the rule and the combination, as a share of the update. It depends on the number of
 parameters in the scope and of micro-batches, not on the number of tokens, which the passes depend
-on: with more tokens in a mini-batch it is less.
+on: with more tokens in a mini-batch it is less. Of several ranks it is the first one's, and the
+all-reduce has it wait for the slowest.
 
-`observe` measures with two extra passes and then runs the stock update; between measurements
-(`pcr.observe_every`, 10 by default) its step is the stock step.
-
-Not measured here: GPUs, a network between ranks, memory.
-"""
+{observed}Not measured here: GPUs, a network between ranks, memory.
+{links}"""
 
 # A part of a layout's name, and what it means.
 NOTES = {
     "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
     "experts": "`experts`: eight experts in every MLP, of which a token sees two, and a shared "
     "one, as fused tensors.",
+    "tied": "`tied`: input and output embeddings are one tensor.",
+    "offload": "`offload`: `param_offload` and `optimizer_offload`; `offload_policy`: FSDP2's own. "
+    "On a CPU both sides are the same memory.",
+    "ulysses": "`ulysses`: two ranks share the tokens of the same sequences, so the numbers of "
+    "sequences are those of both; torch's attention is in place of the flash-attention kernel.",
+    "hybrid": "`hybrid`: two replicas of two shards.",
     "megatron": "Megatron-core with its local layers and what the tests put in place of a GPU.",
 }
+
+
+_OBSERVED = """`observe` measures with two extra passes and then runs the stock update; between
+measurements (`pcr.observe_every`, 10 by default) its step is the stock step.
+
+"""
 
 
 def table(results: Results) -> str:
@@ -57,16 +68,22 @@ def table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(report: dict[str, Any]) -> str:
+def page(report: dict[str, Any], others: Sequence[str] = ()) -> str:
     """The markdown page for a report, so that its numbers cannot drift from the file's.
 
     Args:
         report: conditions and results, as the JSON file has them.
+        others: pages of the same kind, beside this one.
     """
     workload = report["workload"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    tables = "\n".join(f"`{name}`:\n\n{table(found)}" for name, found in report["results"].items())
-    notes = "".join(text + "\n\n" for part, text in NOTES.items() if part in tables)
-    values = {"notes": notes, **report, **workload, "versions": versions, "tables": tables}
+    results = report["results"]
+    tables = "\n".join(f"`{name}`:\n\n{table(found)}" for name, found in results.items())
+    notes = [text for part, text in NOTES.items() if any(part in name for name in results)]
+    links = ", ".join(f"[{other}]({other})" for other in others)
+    values = {**report, **workload, "versions": versions, "tables": tables}
+    values["notes"] = "".join(f"{text}\n\n" for text in notes)
+    values["observed"] = _OBSERVED if "observe" in tables else ""
+    values["links"] = f"\nOther layouts: {links}.\n" if links else ""
     values["checkpointing"] = "on" if workload["checkpointing"] else "off"
     return PAGE.format_map(values)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -32,9 +33,12 @@ class Workload:
         checkpointing: recompute activations.
         strategy: `fsdp`, `fsdp2` or `megatron`.
         tensor_ranks: that share one replica of the model (`megatron`).
+        sequence_ranks: that share the tokens of the same sequences (Ulysses), without padding.
         fsdp_size: ranks that share one replica of the model; -1 for all.
         lora_rank: of adapters on every linear layer; 0 trains the model itself.
         experts: of every MLP, of which a token sees two; 0 for a plain MLP.
+        tied: input and output embeddings are one tensor.
+        engine: fields of veRL's FSDPEngineConfig that differ from its defaults.
     """
 
     width: int = 512
@@ -47,9 +51,17 @@ class Workload:
     checkpointing: bool = False
     strategy: str = "fsdp2"
     tensor_ranks: int = 1
+    sequence_ranks: int = 1
     fsdp_size: int = -1
     lora_rank: int = 0
     experts: int = 0
+    tied: bool = False
+    engine: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def sharing_ranks(self) -> int:
+        """Ranks that have the same sequences."""
+        return self.tensor_ranks * self.sequence_ranks
 
 
 def save_model(workload: Workload, folder: Path) -> None:
@@ -76,7 +88,7 @@ def _architecture(workload: Workload) -> Qwen2Config | Qwen2MoeConfig:
         "num_hidden_layers": workload.layers,
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": workload.tied,
     }
     if not workload.experts:
         return Qwen2Config(intermediate_size=width, **common)
@@ -125,10 +137,10 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
         batch,
         use_dynamic_bsz=False,
         micro_batch_size_per_gpu=rows // workload.micro_batches,
-        global_batch_size=rows * (torch.distributed.get_world_size() // workload.tensor_ranks),
+        global_batch_size=rows * (torch.distributed.get_world_size() // workload.sharing_ranks),
         calculate_entropy=False,
         temperature=1.0,
-        use_remove_padding=False,
+        use_remove_padding=workload.sequence_ranks > 1,
         use_fused_kernels=False,
     )
     return batch

@@ -3,7 +3,7 @@
 Imports torch alone.
 """
 
-from pcr_plugin.statistics.inner_products import dot, local_gramian
+from pcr_plugin.statistics.inner_products import local_gramian
 from pcr_plugin.statistics.moving_average import VarianceAverage
 from pcr_plugin.statistics.probes import TokenRows, projected, row_products, row_sums, signs
 from pcr_plugin.statistics.scales import scaled_variances
@@ -12,7 +12,6 @@ from pcr_plugin.statistics.variance import variance_of_total
 __all__ = [
     "TokenRows",
     "VarianceAverage",
-    "dot",
     "local_gramian",
     "projected",
     "row_products",

@@ -19,32 +19,16 @@ _CHUNK_ON_CPU = 1 << 18
 _CHUNK = 1 << 22
 
 
-def dot(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of two tensors of one shape, accumulated in float64.
-
-    Two gradients of a large block are nearly orthogonal, so their product is a small difference
-    of large sums: its sign, which decides about a conflict, needs more than float32.
-
-    Args:
-        first: any shape and floating dtype.
-        second: the same shape.
-
-    Returns:
-        A float64 scalar on the tensors' device; 0 for empty tensors.
-    """
-    total = torch.zeros((), dtype=torch.float64, device=first.device)
-    for left, right in _promoted([first, second]):
-        total += torch.dot(left, right)
-    return total
-
-
 def local_gramian(
     gradients: Sequence[Sequence[Tensor | None]],
     block_of: Sequence[int],
     blocks: int,
     device: torch.device,
 ) -> Tensor:
-    """This rank's share of the Gramian of every block.
+    """This rank's share of the Gramian of every block, accumulated in float64.
+
+    Two gradients of a large block are nearly orthogonal, so their product is a small difference
+    of large sums: its sign, which decides about a conflict, needs more than float32.
 
     Args:
         gradients: n of them, each as local shards in one order: p and s, and maybe parts of them;

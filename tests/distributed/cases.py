@@ -13,7 +13,6 @@ from tests.distributed.layouts import (
     ORIGINAL,
     ORIGINAL_PARAMETERS,
     REPLICATED,
-    SWITCHED,
     ULYSSES,
 )
 from tests.distributed.recipe import Recipe
@@ -59,9 +58,9 @@ def _cases(
     return [Case(recipe=recipe, variant=v, ranks=ranks, fails=fails) for v in variants]
 
 
-def _observe(recipe: Recipe) -> str:
-    """The variant that only measures; ranks that share a sequence have no units but halves."""
-    return "observe" if recipe.sequence_ranks == 1 else "observe_halves"
+def fitting(variant: str, recipe: Recipe) -> str:
+    """The variant, or that with halves: ranks that share a sequence have no other units."""
+    return variant if recipe.sequence_ranks == 1 else f"{variant}_halves"
 
 
 _PER_SEQUENCE = Objective(aggregation="seq-mean-token-mean", kl="low_var_kl", entropy=0.01)
@@ -220,14 +219,18 @@ CASES = [
     *PROBED,
     *_cases(ONE_EACH, "paper"),
     *(c for recipe in SEEDS for c in _cases(recipe, "paper_many_sequences")),
-    *(c for recipe, ranks in LAYOUTS for c in _cases(recipe, _observe(recipe), ranks=(ranks,))),
-    *(c for recipe, ranks in SWITCHED for c in _cases(recipe, CONFIGURED, ranks=(ranks,))),
+    *(
+        c
+        for recipe, ranks in LAYOUTS
+        for c in _cases(recipe, CONFIGURED, fitting("observe", recipe), ranks=(ranks,))
+    ),
+    *(c for recipe in ULYSSES for c in _cases(recipe, fitting("sum", recipe), ranks=(2, 4))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
     *_cases(Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True), STOCK, "sum"),
     *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
     *_cases(ON_POLICY, STOCK, "paper", "robust"),
-    *_cases(POISONED, STOCK, "robust", "observe_sparse"),
+    *_cases(POISONED, STOCK, "observe_sparse"),
     *_cases(Recipe(name="undivided", micro_batches=(6,)), "paper_halves", fails=True),
 ]
 

@@ -68,6 +68,3 @@ LAYOUTS = [
     *((recipe, 4) for recipe in HYBRID),
     *((recipe, 2) for recipe in ULYSSES),
 ]
-
-# Where the key is there, and off: the engine class is then the stock one, whatever the layout.
-SWITCHED = [(FLAT, 2), (HYBRID[1], 4)]

@@ -6,8 +6,10 @@ from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
 from tests.support.policy_losses import AGGREGATIONS, loss_modes
 
 KL_TYPES = (*GOOD_KL, *BIASED_KL)
-# Every loss mode is run so often, each time with another estimator and another aggregation.
-ROUNDS = 3
+# In every round each loss mode is run once, with another estimator and another aggregation than
+# in the others. In the last one batches have weights of a rollout correction.
+ROUNDS = {"fsdp": (0, 1), "fsdp2": (2,)}
+_WEIGHTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,11 @@ class Combination:
         return "-".join(parts)
 
 
-def combinations() -> list[Combination]:
-    """Every loss mode in every round; estimators and aggregations take turns."""
+def combinations(strategy: str) -> list[Combination]:
+    """Every loss mode in every round of a strategy; estimators and aggregations take turns."""
     modes = loss_modes()
     result = []
-    for round_ in range(ROUNDS):
+    for round_ in ROUNDS[strategy]:
         for position, mode in enumerate(modes):
             # One more in every round, so that a mode does not meet the same partners again.
             turn = round_ * (len(modes) + 1) + position
@@ -59,7 +61,7 @@ def combinations() -> list[Combination]:
                     horizon=horizon,
                     entropy=0.02 * ((round_ + position // 2) % 2),
                     # Bypass mode computes its weights itself.
-                    importance=round_ == ROUNDS - 1 and mode != "bypass_mode",
+                    importance=round_ == _WEIGHTED and mode != "bypass_mode",
                     bypass="ppo_clip" if round_ == 1 and mode == "bypass_mode" else "reinforce",
                 )
             )

@@ -1,6 +1,6 @@
 """Every policy loss on a stock engine and on one with the rule `sum`, with the same weights."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.distributed.loss_combinations import Combination
 
 BETA = 0.05
-# veRL's default strategy; the learning rate of 0 keeps the weights.
-_RECIPE = Recipe(name="losses", strategy="fsdp", micro_batches=(3,))
+# The learning rate of 0 keeps the weights.
+_RECIPE = Recipe(name="losses", micro_batches=(3,))
 
 
 @dataclass(kw_only=True)
@@ -42,16 +42,16 @@ class LossRecord(CaseRecord):
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def losses(inputs: Inputs, folder: Path) -> LossRecord:
+def losses(strategy: str, inputs: Inputs, folder: Path) -> LossRecord:
     """Take the gradient of every combination in all ways."""
     # Only now: a case asks whether anything of the integration has been loaded.
     from tests.distributed.loss_combinations import combinations
 
-    record = LossRecord()
-    stock = build(Case(recipe=_RECIPE, variant=STOCK), inputs)[1]
-    ours = build(Case(recipe=_RECIPE, variant="sum"), inputs)[1]
+    record, recipe = LossRecord(), replace(_RECIPE, strategy=strategy)
+    stock = build(Case(recipe=recipe, variant=STOCK), inputs)[1]
+    ours = build(Case(recipe=recipe, variant="sum"), inputs)[1]
     with stock.train_mode(), ours.train_mode():
-        for combination in combinations():
+        for combination in combinations(strategy):
             record.numbers[combination.name] = _numbers(combination, inputs, stock, ours)
     return record
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
-from tests.distributed.cases import PLAIN, Case
+from tests.distributed.cases import PLAIN, Case, fitting
 from tests.distributed.degenerate_cases import DEGENERATE
 from tests.distributed.inputs import Inputs
 from tests.distributed.layouts import FLAT, LAYOUTS
@@ -159,10 +159,9 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
     return CaseRecord(steps=[StepRecord(metrics={n: float(v) for n, v in found.items()})])
 
 
-_IN_HALVES = [(PLAIN, 2), (FLAT, 2)]
 _MEASURED = [
-    *(("paper", *found) for found in [(PLAIN, 2), *LAYOUTS] if found[0].sequence_ranks == 1),
-    *(("paper_halves", *found) for found in _IN_HALVES),
+    *((fitting("paper", recipe), recipe, ranks) for recipe, ranks in [(PLAIN, 2), *LAYOUTS]),
+    *(("paper_halves", recipe, 2) for recipe in (PLAIN, FLAT)),
 ]
 MEMORY = {
     f"memory-{recipe.name}-{variant}": (partial(memory, recipe, variant), (ranks,))
@@ -177,6 +176,7 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     **MEMORY,
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
-    "losses": (losses, (2,)),
+    "losses_fsdp": (partial(losses, "fsdp"), (2,)),
+    "losses_fsdp2": (partial(losses, "fsdp2"), (2,)),
     **DEGENERATE,
 }

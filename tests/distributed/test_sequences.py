@@ -64,8 +64,9 @@ def test_unbiased_over_seeds(recipe: Recipe, runs: Runs, oracle: Oracle) -> None
 
 
 def test_alpha_with_one_micro_batch_per_rank(runs: Runs, oracle: Oracle) -> None:
-    """Every block's, around the one that the exact variances give; hooks on weights are further off,
-    whose units are the two micro-batches.
+    """Every block's, around the one that the exact variances give.
+
+    Hooks on weights, whose units are two micro-batches, are further off.
     """
     case = Case(recipe=SEEDS[-1], variant="paper_many_sequences")
     steps = runs.of(case.name)[0].steps

@@ -41,10 +41,12 @@ def test_first_on_policy_step_says_nothing_about_the_variance_of_s(runs: Runs) -
     assert average["sums"] == {}
 
 
-@pytest.mark.parametrize("variant", ["robust", "observe_sparse"])
-def test_skipped_step_changes_nothing(variant: str, runs: Runs) -> None:
-    """A NaN on the last rank: veRL skips the step, and the moving averages forget it."""
-    for record in runs.of(f"poisoned-{variant}"):
+def test_skipped_step_changes_nothing(runs: Runs) -> None:
+    """A NaN on the last rank: veRL skips the step, and the moving averages forget it.
+
+    Where the rule makes the update: `test_degenerate`.
+    """
+    for record in runs.of("poisoned-observe_sparse"):
         before, skipped, after = record.steps
         assert not math.isfinite(skipped.norm)
         assert math.isfinite(after.norm)
@@ -53,12 +55,6 @@ def test_skipped_step_changes_nothing(variant: str, runs: Runs) -> None:
         assert before.average["sums"]
         assert skipped.average == before.average
         assert after.average != before.average
-
-
-def test_skipped_step_counts_its_blocks(runs: Runs) -> None:
-    before, skipped, _ = runs.of("poisoned-robust")[0].steps
-    assert before.metrics["pcr/degenerate_blocks"] == 0
-    assert skipped.metrics["pcr/degenerate_blocks"] == 4
 
 
 def test_step_skipped_for_another_parameter_is_forgotten(runs: Runs) -> None:

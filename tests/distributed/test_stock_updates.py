@@ -5,7 +5,7 @@ import torch
 
 from tests.distributed.cases import CASES, Case
 from tests.distributed.conftest import Runs
-from tests.distributed.layouts import SWITCHED
+from tests.distributed.layouts import LAYOUTS
 from tests.distributed.records import CaseRecord
 from tests.distributed.variants import CONFIGURED, STOCK
 
@@ -16,11 +16,11 @@ SUMS = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")
     for case in CASES
     for ranks in case.ranks
-    if case.variant == "sum" and not case.recipe.name.startswith("accumulate")
+    if case.variant in ("sum", "sum_halves") and not case.recipe.name.startswith("accumulate")
 ]
 UPDATES = [
     *(pytest.param("train", ranks, id=f"train-{ranks}") for ranks in (1, 2, 3)),
-    *(pytest.param(r.name, ranks, id=f"{r.name}-{ranks}") for r, ranks in SWITCHED),
+    *(pytest.param(r.name, ranks, id=f"{r.name}-{ranks}") for r, ranks in LAYOUTS),
 ]
 OBSERVED = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")

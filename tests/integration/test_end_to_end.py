@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.small_run import Run, prepare, run
+from tests.integration.small_run import Run, run
 
 ROOT = Path(__file__).parents[2]
 ONE_KEY = "actor_rollout_ref.actor.update_rule=pcr"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("run")
-    prepare(place)
-    return place
 
 
 @pytest.fixture(scope="module")

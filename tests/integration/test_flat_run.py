@@ -1,10 +1,10 @@
 """The real `main_ppo` with veRL's default backend: FSDP1 with flat parameters, on two workers.
 
-Several epochs and mini-batches a step, offloading, an entropy bonus, rollout correction, a
-checkpoint, and a second start that goes on from it.
+Several epochs and mini-batches a step, offloading, an entropy bonus, rollout correction, and
+checkpoints. (A second start from them: to the last bit in `tests/distributed/test_resuming.py`,
+through the trainer in `test_megatron_run.py`.)
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.small_run import Run, checkpoints, prepare, run
+from tests.integration.saved_actor import actor, check_average
+from tests.integration.small_run import Run, run
 
 WORKERS = 2
-LAYERS = 2
 # Two epochs over the two halves of the train batch.
 STEPS_PER_TRAINING_STEP = 4
-DECAY = 0.9  # of the preset `robust`
 RECIPE = [
     "actor_rollout_ref.actor.update_rule=pcr",
     "actor_rollout_ref.actor.pcr.preset=robust",
@@ -36,42 +35,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("run")
-    prepare(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def first(folder: Path) -> Run:
-    return run(folder, [*RECIPE, "trainer.resume_mode=disable"], steps=2, workers=WORKERS)
-
-
-@pytest.fixture(scope="module")
-def resumed(folder: Path, first: Run) -> Run:
-    """The same command again, which now finds a checkpoint, with one training step more."""
-    assert first.status == 0, first.output[-4000:]
-    return run(folder, [*RECIPE, "trainer.resume_mode=auto"], steps=3, workers=WORKERS)
-
-
-def actor(folder: Path, training_steps: int) -> Path:
-    """veRL's checkpoint of the actor after so many training steps."""
-    return checkpoints(folder) / f"global_step_{training_steps}" / "actor"
-
-
-def check_average(folder: Path, training_steps: int) -> None:
-    """The saved moving averages have seen every optimizer step but the very first.
-
-    That step's policy is the reference, whose stability gradient is zero: it does not enter. A
-    skipped or a doubled step would give another debiasing weight.
-    """
-    saved = json.loads((actor(folder, training_steps) / "pcr_state.json").read_text())["average"]
-    assert sorted(saved["weights"]) == [f"model.layers.{layer}.mlp" for layer in range(LAYERS)]
-    entered = STEPS_PER_TRAINING_STEP * training_steps - 1
-    for plasticity, stability in saved["weights"].values():
-        assert plasticity == stability == pytest.approx(1 - DECAY**entered, rel=1e-12)
-    for averages in saved["sums"].values():
-        assert all(0 < value < math.inf for value in averages)
+def flat(folder: Path) -> Run:
+    return run(folder, RECIPE, steps=2, workers=WORKERS)
 
 
 def optimizer_steps(folder: Path, training_steps: int) -> set[int]:
@@ -84,7 +49,17 @@ def optimizer_steps(folder: Path, training_steps: int) -> set[int]:
     return counted
 
 
-def check_metrics(step: dict[str, Any]) -> None:
+def test_the_run_ends_well(flat: Run) -> None:
+    assert flat.status == 0, flat.output[-4000:]
+    assert len(flat.steps) == 2
+    assert "Traceback" not in flat.output
+    assert "update_rule=pcr preset=robust" in flat.output
+    assert "engine backend pcr:fsdp\n" in flat.output
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_metrics_of_every_step(flat: Run, number: int) -> None:
+    step = flat.steps[number]
     assert step["actor/pcr/active"] == 1.0
     assert step["actor/pcr/degenerate_blocks"] == 0
     assert 0 <= step["actor/pcr/conflict_rate"] <= 1
@@ -102,44 +77,22 @@ def check_metrics(step: dict[str, Any]) -> None:
     assert step["training/rollout_actor_probs_pearson_corr"] > 0.99
 
 
-def test_the_run_ends_well(first: Run) -> None:
-    assert first.status == 0, first.output[-4000:]
-    assert len(first.steps) == 2
-    assert "Traceback" not in first.output
-    assert "update_rule=pcr preset=robust" in first.output
-    assert "engine backend pcr:fsdp\n" in first.output
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_metrics_of_every_step(first: Run, step: int) -> None:
-    check_metrics(first.steps[step])
-
-
-def test_there_are_two_gradients(first: Run) -> None:
-    for step in first.steps:
+def test_there_are_two_gradients(flat: Run) -> None:
+    for step in flat.steps:
         assert step["actor/pcr/norm_pla"] > 0
         assert step["actor/pcr/norm_sta"] > 0
 
 
-def test_rollout_correction_weighs_the_tokens(first: Run) -> None:
+def test_rollout_correction_weighs_the_tokens(flat: Run) -> None:
     """The actor's and vLLM's probabilities agree, so the weights are 1; here they exist."""
-    for step in first.steps:
+    for step in flat.steps:
         assert step["rollout_corr/rollout_is_mean"] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("training_steps", [1, 2])
 def test_every_mini_batch_of_every_epoch_is_one_step(
-    folder: Path, first: Run, training_steps: int
+    folder: Path, flat: Run, training_steps: int
 ) -> None:
-    assert first.status == 0, first.output[-4000:]
+    assert flat.status == 0, flat.output[-4000:]
     assert optimizer_steps(folder, training_steps) == {STEPS_PER_TRAINING_STEP * training_steps}
-    check_average(folder, training_steps)
-
-
-def test_a_second_start_goes_on_from_the_checkpoint(folder: Path, resumed: Run) -> None:
-    assert resumed.status == 0, resumed.output[-4000:]
-    assert f"Resuming from {checkpoints(folder)}/global_step_2" in resumed.output
-    assert [step["training/global_step"] for step in resumed.steps] == [3]
-    check_metrics(resumed.steps[0])
-    assert optimizer_steps(folder, 3) == {3 * STEPS_PER_TRAINING_STEP}
-    check_average(folder, 3)
+    check_average(folder, training_steps, each=STEPS_PER_TRAINING_STEP)

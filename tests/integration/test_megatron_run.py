@@ -2,7 +2,6 @@
 vLLM, weights through mbridge, a checkpoint, and a second start that goes on from it.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.integration.saved_actor import LAYERS, actor, check_average
 from tests.integration.small_megatron_run import run_megatron
-from tests.integration.small_run import Run, checkpoints, prepare
+from tests.integration.small_run import Run, checkpoints
 
-LAYERS = 2
 # The two halves of the train batch.
 STEPS_PER_TRAINING_STEP = 2
-DECAY = 0.9  # of the preset `robust`
 RULE = [
     "actor_rollout_ref.actor.update_rule=pcr",
     "actor_rollout_ref.actor.pcr.preset=robust",
@@ -25,13 +23,6 @@ RULE = [
 ]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("run")
-    prepare(place)
-    return place
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +36,6 @@ def resumed(folder: Path, first: Run) -> Run:
     assert first.status == 0, first.output[-4000:]
     more = [*RULE, "trainer.save_freq=1", "trainer.resume_mode=auto"]
     return run_megatron(folder, more, steps=3)
-
-
-def actor(folder: Path, training_steps: int) -> Path:
-    """veRL's checkpoint of the actor after so many training steps."""
-    return checkpoints(folder) / f"global_step_{training_steps}" / "actor"
-
-
-def check_average(folder: Path, training_steps: int) -> None:
-    """The saved averages have seen every optimizer step but the first, whose KL has no gradient."""
-    saved = json.loads((actor(folder, training_steps) / "pcr_state.json").read_text())["average"]
-    assert len(saved["weights"]) == LAYERS
-    entered = STEPS_PER_TRAINING_STEP * training_steps - 1
-    for plasticity, stability in saved["weights"].values():
-        assert plasticity == stability == pytest.approx(1 - DECAY**entered, rel=1e-12)
-    for averages in saved["sums"].values():
-        assert all(0 < value < math.inf for value in averages)
 
 
 def check_metrics(step: dict[str, Any]) -> None:
@@ -110,7 +85,7 @@ def test_the_checkpoint_has_the_weights_of_both_workers(folder: Path, first: Run
 
 def test_the_averages_are_beside_the_checkpoint(folder: Path, first: Run) -> None:
     assert first.status == 0, first.output[-4000:]
-    check_average(folder, 2)
+    check_average(folder, 2, each=STEPS_PER_TRAINING_STEP)
 
 
 def test_a_second_start_goes_on_from_the_checkpoint(folder: Path, resumed: Run) -> None:
@@ -118,7 +93,7 @@ def test_a_second_start_goes_on_from_the_checkpoint(folder: Path, resumed: Run) 
     assert f"Resuming from {checkpoints(folder)}/global_step_2" in resumed.output
     assert [step["training/global_step"] for step in resumed.steps] == [3]
     check_metrics(resumed.steps[0])
-    check_average(folder, 3)
+    check_average(folder, 3, each=STEPS_PER_TRAINING_STEP)
 
 
 def test_what_is_refused_stops_the_run_before_a_worker_starts(folder: Path) -> None:

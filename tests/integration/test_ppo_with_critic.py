@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.small_run import Run, prepare, run
+from tests.integration.small_run import Run, run
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ppo(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder: Path = tmp_path_factory.mktemp("run")
-    prepare(folder)
+def ppo(folder: Path) -> Run:
     recipe = [
         "actor_rollout_ref.actor.update_rule=pcr",
         "algorithm.adv_estimator=gae",

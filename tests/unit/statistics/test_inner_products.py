@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcr_plugin.statistics import dot, inner_products, local_gramian
+from pcr_plugin.statistics import inner_products, local_gramian
 from tests.unit.explicit_vectors import SCALES, SEEDS, generator
 
 CPU = torch.device("cpu")
@@ -16,6 +16,11 @@ def exact(first: Tensor, second: Tensor) -> float:
     """Products of two float32 numbers are exact in float64; `fsum` adds without rounding."""
     pairs = zip(first.flatten().tolist(), second.flatten().tolist(), strict=True)
     return math.fsum(a * b for a, b in pairs)
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """p.s of a block of one tensor."""
+    return local_gramian([[first], [second]], [0], 1, CPU)[0, 0, 1]
 
 
 def numbers(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
