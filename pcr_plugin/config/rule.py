@@ -98,7 +98,7 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
     if not settings.gate and not update_rule.startswith(TORCHJD_PREFIX):
         logger.warning(
             "pcr.gate=false applies Eq. 15 without a conflict too: where the two gradients agree "
-            "the KL is then increased."
+            "the KL loss then has a negative weight."
         )
     preset = PRESETS[settings.preset]
     floor = settings.stability_floor

@@ -9,9 +9,18 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pcr_plugin.statistics import local_gramian
+from pcr_plugin.rules import decide
+from pcr_plugin.statistics import local_gramian, scaled_variances, variance_of_total
 from tests.unit.explicit_vectors import SEEDS, gramian, normal
-from tests.unit.rules.noisy_block import BETA, SIZE, Block, conflicting_block, decision, gradient
+from tests.unit.rules.noisy_block import (
+    BETA,
+    SIZE,
+    UNITS,
+    Block,
+    conflicting_block,
+    decision,
+    gradient,
+)
 
 SCALES = ("absolute", "relative", "beta")
 RULES = ("pcr", "pcgrad", "soft")
@@ -123,3 +132,26 @@ def test_splitting_a_block_over_ranks_changes_nothing(seed: int, cuts: list[int]
     device = torch.device("cpu")
     of_ranks = [local_gramian([[p[i]], [s[i]]], [0], 1, device) for i in shards]
     torch.testing.assert_close(sum(of_ranks), gramian([(p, s)]), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("cuts", [[12], [1, 2, 3], [0, 24]])
+def test_alpha_of_a_block_whose_shards_lie_on_several_ranks(
+    seed: int, scale: str, cuts: list[int]
+) -> None:
+    """Norms of units and products add up over shards; what is made of the sums is the same."""
+    block = conflicting_block(seed)
+    shares = (block.sizes / block.sizes.sum())[:, None]
+    table = torch.zeros(1, 2, 2, dtype=torch.float64)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for a, b in pairwise([0, *cuts, SIZE]):
+        units = torch.stack([block.pla[:, a:b], block.sta[:, a:b]])
+        table += gramian([units.sum(dim=1)])
+        squares += (units.square() / shares).sum(dim=(1, 2))
+    counted = torch.tensor(float(UNITS))
+    variances = variance_of_total(squares, table[0].diagonal(), counted)[None]
+    sharded = decide("pcr", table, scaled_variances(variances, table, BETA, scale), BETA)
+    whole = decision(block, rule="pcr", scale=scale)
+    torch.testing.assert_close(sharded.alpha, whole.alpha, rtol=1e-10, atol=0)
+    torch.testing.assert_close(sharded.weights, whole.weights, rtol=1e-10, atol=0)
