@@ -127,6 +127,18 @@ def test_links_and_named_tests_exist(page: str) -> None:
     assert not missing
 
 
+THEORY = (ROOT / "docs" / "theory.md").read_text()
+
+
+def test_tests_named_on_the_page_on_theory_exist() -> None:
+    named = re.findall(r"`(?:(tests/[\w/]+)/)?(test_\w+\.py)(?:::(\w+))?`", THEORY)
+    assert len(named) > 25
+    for folder, file, test in named:
+        path = ROOT / (folder or "tests/unit/rules") / file
+        assert path.exists(), path
+        assert not test or f"def {test}(" in path.read_text(), test
+
+
 SUPPORT = (ROOT / "docs" / "support.md").read_text()
 
 
