@@ -55,7 +55,8 @@ class Policy(nn.Module):
 
     def log_probabilities(self) -> Tensor:
         """(ROWS,) of every token in every state."""
-        return self.layers(self.inputs).log_softmax(dim=1).flatten()
+        logits: Tensor = self.layers(self.inputs)
+        return logits.log_softmax(dim=1).flatten()
 
     def scores(self) -> Tensor:
         """(ROWS, parameters) gradients of the log-probabilities."""
@@ -133,5 +134,5 @@ def training(seed: int, steps: tuple[int, ...]) -> Iterator[tuple[int, Policy, P
         of_p, of_s = coefficients(rollouts, current - start)
         weights = gathered((of_p + BETA * of_s).flatten(), rollouts.rows.flatten())
         optimizer.zero_grad()
-        (weights * values).sum().backward()
+        torch.autograd.backward((weights * values).sum())
         optimizer.step()

@@ -1,0 +1,1 @@
+"""How sure a mini-batch can be of alpha and of the effective beta."""
