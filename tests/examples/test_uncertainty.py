@@ -1,5 +1,6 @@
 """The notebook on the uncertainty of alpha, run as a whole, and its pieces recomputed."""
 
+import re
 import runpy
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +12,10 @@ import torch
 from examples.uncertainty.policy import ANSWERS, answer, gradients, losses, train
 from examples.uncertainty.resampling import draw, mean_product, pool_of
 from tests.unit.explicit_vectors import normal, variance_of_mean
+
+PAGE = (Path(__file__).parents[2] / "docs" / "theory.md").read_text()
+# Of a band: the median, then its ends.
+ORDER = (1, 0, 2)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,21 @@ def test_mean_product_is_that_of_all_mini_batches_of_a_size() -> None:
     mean, share = mean_product(pool_of(*answers, ANSWERS), 2)
     assert mean == pytest.approx(expected)
     assert share == pytest.approx(1 - different / expected)
+
+
+def test_the_page_has_the_numbers_of_the_notebook(notebook: dict[str, Any]) -> None:
+    for name, shares in notebook["shares"].items():
+        [row] = [line for line in PAGE.splitlines() if line.startswith(f"| {name} |")]
+        of_prompts, of_answers = (notebook["bands"][name, unit] for unit in ("prompts", "answers"))
+        betas = [of_prompts["beta_eff"][i][1] for i in (0, 2, 4)]
+        alphas = [
+            value[2][i] for value in (of_prompts["alpha"], of_answers["alpha"]) for i in ORDER
+        ]
+        fresh = [*(100 * shares[i] for i in (0, 2, 4)), *alphas, *betas]
+        shown = [float(number) for number in re.findall(r"[\d.]+", row.removeprefix(f"| {name} |"))]
+        # Shown with two digits; another machine may round a few sampled tokens the other way.
+        assert shown[:3] == pytest.approx(fresh[:3], abs=10)
+        assert shown[3:] == pytest.approx(fresh[3:], rel=0.15, abs=0.01)
 
 
 def test_the_figure_is_written(notebook: dict[str, Any]) -> None:
