@@ -45,11 +45,11 @@ def pool_of(p: Tensor, s: Tensor, answers: int) -> Pool:
     """Multiply all gradients of a block.
 
     Args:
-        p: (N, n) of single answers.
+        p: (N, n) of single answers, float64.
         s: the same.
         answers: to each prompt.
     """
-    vectors = torch.stack([p, s]).double()
+    vectors = torch.stack([p, s])
     return Pool(torch.einsum("aid,bjd->abij", vectors, vectors), answers)
 
 
