@@ -72,6 +72,12 @@ def test_measured_variances_find_it_too() -> None:
     assert saturated.median().item() == pytest.approx(1.4 / 2.5, abs=0.01)
 
 
+def test_the_logged_ratio_of_noise_alone_is_one() -> None:
+    """`snr_pla` and `snr_sta` are ||g||^2 / V, with the noise in the norm."""
+    variances, norms = measured([0.0, 0.5], width=2000, units=8, draws=50)
+    assert (norms / variances).mean(dim=0).tolist() == pytest.approx([1.0, 1.5], rel=0.03)
+
+
 def test_without_any_signal_alpha_is_a_throw_of_dice() -> None:
     """Each estimate of the signal is negative in half of the steps, and then counts as nothing."""
     variances, norms = measured([0.0, 0.0], width=500, units=8, draws=1000)
