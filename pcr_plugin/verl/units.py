@@ -1,5 +1,6 @@
 """Independent units in veRL's batches: their sizes, and the two halves of a mini-batch."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import torch
@@ -100,7 +101,10 @@ def halves(data: Any) -> tuple[Any, Any]:
     """Two halves of this rank's mini-batch.
 
     Whole micro-batches alternate between the halves, so that a trend in the order of the
-    sequences (veRL sorts by length) does not look like noise.
+    sequences (veRL sorts by length) does not look like noise. Where veRL makes the micro-batches
+    of sequences as they fit, the halves are free to keep prompts whole, whose answers are not
+    independent: sequences go to the halves by their prompt's `uid`, in an order that is the same
+    on all ranks and has nothing to do with lengths; only prompts about its middle are in both.
 
     Args:
         data: TensorDict as `forward_backward_batch` gets it.
@@ -123,4 +127,16 @@ def halves(data: Any) -> tuple[Any, Any]:
             f"pcr.variance.estimator='split_half' needs two micro-batches per rank, but the "
             f"mini-batch has {len(data)} sequences in micro-batches of {chunk}; use smaller ones."
         )
+    prompts = data.get("uid", None)
+    if prompts is not None and chunk == 1 and dynamic:
+        first = _first_by_prompt(list(map(str, prompts.tolist())), int(first.sum()))
     return select(data, rows[first]), select(data, rows[~first])
+
+
+def _first_by_prompt(prompts: list[str], count: int) -> Tensor:
+    """Which `count` rows are in the first half; rows of one prompt stand together."""
+    digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda row: (digests[row], row))
+    first = torch.zeros(len(prompts), dtype=torch.bool)
+    first[order[:count]] = True
+    return first

@@ -87,6 +87,44 @@ def test_halves_keep_groups_together() -> None:
     assert second["row"].tolist() == [2, 3, 6, 7]
 
 
+def of_prompts(prompts: list[str], **settings: Any) -> TensorDict:
+    """A batch with the `uid` that veRL's trainer gives every answer."""
+    data = batch(len(prompts), **settings)
+    tu.assign_non_tensor_stack(data, "uid", prompts)
+    return data
+
+
+def test_halves_of_a_dynamic_batch_share_one_prompt_at_most() -> None:
+    """Nine prompts with four answers each, in any order, as answers come in."""
+    order = torch.randperm(36, generator=torch.Generator().manual_seed(0)).tolist()
+    parts = halves(of_prompts([f"prompt {i % 9}" for i in order], use_dynamic_bsz=True))
+    rows = [half["row"].tolist() for half in parts]
+    assert sorted(rows[0] + rows[1]) == list(range(36))
+    assert len(rows[0]) == len(rows[1])
+    assert all(half == sorted(half) for half in rows)
+    first, second = (set(half["uid"]) for half in parts)
+    assert len(first & second) == 1
+
+
+def test_micro_batches_of_a_fixed_size_are_not_taken_apart() -> None:
+    """Losses of a whole micro-batch, as those of routers, are then those of a stock step."""
+    prompts = [f"prompt {i % 4}" for i in range(8)]
+    data = of_prompts(prompts, use_dynamic_bsz=False, micro_batch_size_per_gpu=2)
+    first, second = halves(data)
+    assert first["row"].tolist() == [0, 1, 4, 5]
+    assert second["row"].tolist() == [2, 3, 6, 7]
+
+
+def test_halves_of_all_ranks_cut_the_prompts_alike() -> None:
+    """Ranks hold other answers to the same prompts, here two to each, in another order."""
+    prompts = [f"{i}" for i in range(10)]
+    of_ranks = [[*prompts, *reversed(prompts)], [*prompts[5:], *prompts, *prompts[:5]]]
+    found = [halves(of_prompts(rank, use_dynamic_bsz=True)) for rank in of_ranks]
+    first, second = ({uid for parts in found for uid in parts[i]["uid"]} for i in (0, 1))
+    assert len(first) == len(second) == 5
+    assert not first & second
+
+
 def test_halves_carry_every_column_and_setting() -> None:
     data = batch(4, use_dynamic_bsz=False, micro_batch_size_per_gpu=1, temperature=0.7)
     for half in halves(data):
