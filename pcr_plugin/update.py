@@ -1,8 +1,9 @@
 """One optimizer step's two gradients, from the first pass to the combined gradient.
 
 Phases: 1. stability pass, 2. set s aside, 3. plasticity pass, 4. statistics, 5. rule,
-6. combine. The host supplies the passes, access to its gradients and the sum over ranks;
-clipping and the optimizer stay the host's and see the combined gradient alone.
+6. combine. A model with losses of its own has a pass of these between 2 and 3. The host supplies
+the passes, access to its gradients and the sum over ranks; clipping and the optimizer stay the
+host's and see the combined gradient alone.
 """
 
 import logging
@@ -122,7 +123,13 @@ class TwoGradientUpdate:
         random_state.restore()
         return result
 
-    def run(self, beta: float, stability: RunPass, plasticity: RunPass) -> dict[str, float]:
+    def run(
+        self,
+        beta: float,
+        stability: RunPass,
+        plasticity: RunPass,
+        auxiliary: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
         """Compute both gradients and leave the combined one with the host.
 
         With the rule `observe` both are measured and what the host then holds is p alone: the
@@ -132,6 +139,8 @@ class TwoGradientUpdate:
             beta: the KL coefficient.
             stability: runs the KL loss (without beta) forward and backward.
             plasticity: runs the surrogate loss forward and backward.
+            auxiliary: runs the losses that the model adds by itself, alone; their gradient is
+                added to what the rule makes of the two others.
 
         Returns:
             The step's metrics.
@@ -148,6 +157,12 @@ class TwoGradientUpdate:
         s = self._gradients.take()
         self._gradients.keep_rest(beta)
         random_state.restore()
+        added = None
+        if auxiliary is not None:
+            auxiliary()
+            added = self._gradients.take()
+            self._gradients.keep_rest(1.0)
+            random_state.restore()
         self._estimator.collect(Objective.PLASTICITY, plasticity)
         self._gradients.finish_rest()
 
@@ -159,6 +174,8 @@ class TwoGradientUpdate:
         if not self.rule.observes:
             weights = [(p, q) for p, q in decision.weights.tolist()]
             combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
+        if added is not None:
+            self._gradients.add(added, [1.0] * len(added))
         metrics = self._metrics(statistics, decision)
         metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics

@@ -53,10 +53,7 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
     """
     prefix = f"{_MEGATRON}.override_transformer_config"
     if config.num_moe_experts:
-        _check_experts(config, rule)
-    if getattr(config, "mtp_num_layers", None):
-        why = "its loss would count in both gradients; not built yet, use 0"
-        reject(f"{prefix}.mtp_num_layers", config.mtp_num_layers, why)
+        _check_experts(config)
     if config.calculate_per_token_loss:
         reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
     if config.gradient_accumulation_fusion and _watches_micro_batches(rule):
@@ -68,7 +65,7 @@ def check_transformer(config: Any, rule: UpdateRule) -> None:
         )
 
 
-def _check_experts(config: Any, rule: UpdateRule) -> None:
+def _check_experts(config: Any) -> None:
     tensor, of_experts = config.tensor_model_parallel_size, config.expert_tensor_parallel_size
     if config.expert_model_parallel_size == 1 and of_experts != tensor:
         reject(
@@ -77,13 +74,6 @@ def _check_experts(config: Any, rule: UpdateRule) -> None:
             "without expert parallelism Megatron-core does not reduce the experts' gradients over "
             f"the {tensor} tensor-parallel ranks, with or without a rule; leave it out, or set "
             f"expert_model_parallel_size={tensor}",
-        )
-    if "global_aux_loss" in config.moe_router_load_balancing_type and _halves(rule):
-        reject(
-            f"{_MEGATRON}.override_transformer_config.moe_router_load_balancing_type",
-            config.moe_router_load_balancing_type,
-            "its mean over a mini-batch would start anew in the second half; use aux_loss, or "
-            "pcr.variance.estimator=micro_batch",
         )
 
 
