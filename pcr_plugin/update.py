@@ -153,6 +153,7 @@ class TwoGradientUpdate:
         # The plasticity pass comes second so that the random stream ends as after a host's step.
         random_state = RandomState.capture(self._device_module)
         self._estimator.begin()
+        self._gradients.begin()
         self._estimator.collect(Objective.STABILITY, stability)
         s = self._gradients.take()
         self._gradients.keep_rest(beta)

@@ -54,6 +54,10 @@ class Gradients(Protocol):
         """The local shards in the scope. Views: writing to them changes the gradient."""
         ...
 
+    def begin(self) -> None:
+        """Before the first pass: forget what a step that ended with an error has set aside."""
+        ...
+
     def take(self) -> Local:
         """Move the in-scope gradients out: the host then has none there, or zeros.
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from pcr_plugin.blocks import cells, partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
+    all_or_none,
     all_ranks,
     broadcast_from_first,
     from_first_rank,
     gather_lists,
-    is_first_rank,
     ranks_of,
     sum_over,
 )
@@ -168,18 +168,21 @@ class TwoGradientEngine(ABC):
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
-        if self.checkpoints.should_save_extra and local_path and is_first_rank():
+        if self.checkpoints.should_save_extra and local_path:
             complete = not self.checkpoints.checkpoint_config.get("async_save", False)
-            checkpoint.save(self._update.average, self._steps, local_path, complete=complete)
+            average, steps = self._update.average, self._steps
+            save = partial(checkpoint.save, average, steps, local_path, complete=complete)
+            from_first_rank(save, self._group)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages.
 
         Raises:
             ValueError: it was written in another layout, or our part is not readable.
+            RuntimeError: the first rank cannot read it.
         """
         if local_path:
-            self.check_checkpoint(local_path)
+            all_or_none(lambda: self.check_checkpoint(local_path), self._group)
             if self.checkpoints.should_load_extra:
                 # One rank reads: folders may be local to machines, and all must go on alike.
                 state = from_first_rank(lambda: checkpoint.read(local_path), self._group)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.distributed.variants import STOCK, VARIANTS
 from tests.distributed.expected import Oracle, blocks_of, one_pass, relative_errors
+from tests.distributed.variants import STOCK, VARIANTS
 from tests.megatron.auxiliary_cases import (
     AGAINST_ORACLE,
     AGAINST_STOCK,
