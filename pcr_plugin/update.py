@@ -150,7 +150,31 @@ class TwoGradientUpdate:
                 be wrong.
         """
         self.begin_step()
-        # The plasticity pass comes second so that the random stream ends as after a host's step.
+        s, added = self._run_passes(beta, stability, plasticity, auxiliary)
+
+        # What the passes have queued on the device is not ours to be counted.
+        getattr(self._device_module, "synchronize", lambda: None)()
+        start = time.perf_counter()
+        statistics = self._statistics(s)
+        decision = self._decide(statistics, beta)
+        if not self.rule.observes:
+            weights = [(p, q) for p, q in decision.weights.tolist()]
+            combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
+        if added is not None:
+            self._gradients.add(added, [1.0] * len(added))
+        metrics = self._metrics(statistics, decision)
+        metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
+        return metrics
+
+    def _run_passes(
+        self,
+        beta: float,
+        stability: RunPass,
+        plasticity: RunPass,
+        auxiliary: Callable[[], None] | None,
+    ) -> tuple[Local, Local | None]:
+        """s, and the gradient of the model's own losses; p is left with the host."""
+        # The plasticity pass comes last so that the random stream ends as after a host's step.
         random_state = RandomState.capture(self._device_module)
         self._estimator.begin()
         self._gradients.begin()
@@ -166,20 +190,7 @@ class TwoGradientUpdate:
             random_state.restore()
         self._estimator.collect(Objective.PLASTICITY, plasticity)
         self._gradients.finish_rest()
-
-        # What the passes have queued on the device is not ours to be counted.
-        getattr(self._device_module, "synchronize", lambda: None)()
-        start = time.perf_counter()
-        statistics = self._statistics(s)
-        decision = self._decide(statistics, beta)
-        if not self.rule.observes:
-            weights = [(p, q) for p, q in decision.weights.tolist()]
-            combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
-        if added is not None:
-            self._gradients.add(added, [1.0] * len(added))
-        metrics = self._metrics(statistics, decision)
-        metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
-        return metrics
+        return s, added
 
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()

@@ -147,7 +147,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         )
         for field, value, remedy in (
             ("override_transformer_config.calculate_per_token_loss", True, "set it to False"),
-            ("override_transformer_config.gradient_accumulation_fusion", True, "=split_half"),
+            ("override_transformer_config.gradient_accumulation_fusion", True, "or split_half"),
             ("override_transformer_config.enable_cuda_graph", True, "set it to False"),
             ("override_transformer_config.external_cuda_graph", True, "set it to False"),
             ("override_transformer_config.cuda_graph_impl", "local", "set it to none"),
