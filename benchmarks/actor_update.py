@@ -89,11 +89,16 @@ def conditions(command: str, workload: Workload, repeats: int) -> dict[str, Any]
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads per rank",
-        "versions": {name: version(name) for name in ("torch", "verl", "transformers")},
+        "versions": {name: version(name) for name in _packages(workload)},
         "ranks": dist.get_world_size(),
         "repeats": repeats,
         "workload": asdict(workload),
     }
+
+
+def _packages(workload: Workload) -> list[str]:
+    megatron = ["megatron-core", "mbridge"] if workload.strategy == "megatron" else []
+    return ["torch", "verl", "transformers", *megatron]
 
 
 def start_ranks(program: str) -> str:

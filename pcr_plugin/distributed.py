@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -45,12 +46,19 @@ def broadcast_from_first(
 
     Returns:
         The table, in `received`.
+
+    Raises:
+        RuntimeError: on the other ranks, where the first has raised what `compute` did.
     """
-    if group is None or is_first_of(group):
-        received.copy_(compute())
-    if group is not None and dist.get_world_size(group) > 1:
-        dist.broadcast(received, src=dist.get_global_rank(group, 0), group=group)
-    return received
+    if group is None or dist.get_world_size(group) == 1:
+        return received.copy_(compute())
+    error = _attempt(lambda: received.copy_(compute())) if is_first_of(group) else None
+    failed = received.new_tensor([error is not None])
+    message = torch.cat([received.flatten(), failed])
+    dist.broadcast(message, src=dist.get_global_rank(group, 0), group=group)
+    if message[-1]:
+        raise error or RuntimeError("The first rank has failed; its own error says why.")
+    return received.copy_(message[:-1].view_as(received))
 
 
 def from_first_rank(compute: Callable[[], Result], group: dist.ProcessGroup) -> Result:
@@ -59,10 +67,47 @@ def from_first_rank(compute: Callable[[], Result], group: dist.ProcessGroup) -> 
     Args:
         compute: returns what can be pickled.
         group: the ranks that need it.
+
+    Raises:
+        RuntimeError: on the other ranks, where the first has raised what `compute` did.
     """
-    results = [compute() if is_first_of(group) else None]
-    dist.broadcast_object_list(results, src=dist.get_global_rank(group, 0), group=group)
-    return cast(Result, results[0])
+    results: list[Result] = []
+    error = _attempt(lambda: results.append(compute())) if is_first_of(group) else None
+    message = [repr(error) if error is not None else "", *results, None][:2]
+    dist.broadcast_object_list(message, src=dist.get_global_rank(group, 0), group=group)
+    if message[0]:
+        raise error or RuntimeError(f"The first rank has failed: {message[0]}")
+    return cast(Result, message[1])
+
+
+def all_or_none(check: Callable[[], None], group: dist.ProcessGroup) -> None:
+    """Run a check on every rank of a group; if one raises, all do.
+
+    For what may differ between ranks, as files on their machines do: the others would wait for
+    the one that has raised.
+
+    Args:
+        check: raises a ValueError.
+        group: the ranks that go on together.
+
+    Raises:
+        ValueError: what `check` has raised on some of them.
+    """
+    error = _attempt(check)
+    if error is not None and not isinstance(error, ValueError):
+        raise error
+    problems = gather_lists([] if error is None else [str(error)], group)
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _attempt(action: Callable[[], object]) -> Exception | None:
+    """What went wrong, for the caller to raise once the others know."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
 
 
 def all_ranks() -> int:
@@ -103,11 +148,6 @@ def gather_tokens(part: Tensor, group: dist.ProcessGroup) -> Tensor:
     whole = part.new_empty(ranks * part.shape[0], *part.shape[1:])
     dist.all_gather_into_tensor(whole, part.contiguous(), group=group)
     return whole
-
-
-def is_first_rank() -> bool:
-    """Whether this process writes what is equal on all."""
-    return dist.get_rank() == 0
 
 
 def ranks_of(group: dist.ProcessGroup) -> int:

@@ -1,8 +1,9 @@
 """One optimizer step's two gradients, from the first pass to the combined gradient.
 
 Phases: 1. stability pass, 2. set s aside, 3. plasticity pass, 4. statistics, 5. rule,
-6. combine. The host supplies the passes, access to its gradients and the sum over ranks;
-clipping and the optimizer stay the host's and see the combined gradient alone.
+6. combine. A model with losses of its own has a pass of these between 2 and 3. The host supplies
+the passes, access to its gradients and the sum over ranks; clipping and the optimizer stay the
+host's and see the combined gradient alone.
 """
 
 import logging
@@ -122,7 +123,13 @@ class TwoGradientUpdate:
         random_state.restore()
         return result
 
-    def run(self, beta: float, stability: RunPass, plasticity: RunPass) -> dict[str, float]:
+    def run(
+        self,
+        beta: float,
+        stability: RunPass,
+        plasticity: RunPass,
+        auxiliary: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
         """Compute both gradients and leave the combined one with the host.
 
         With the rule `observe` both are measured and what the host then holds is p alone: the
@@ -132,6 +139,8 @@ class TwoGradientUpdate:
             beta: the KL coefficient.
             stability: runs the KL loss (without beta) forward and backward.
             plasticity: runs the surrogate loss forward and backward.
+            auxiliary: runs the losses that the model adds by itself, alone; their gradient is
+                added to what the rule makes of the two others.
 
         Returns:
             The step's metrics.
@@ -141,15 +150,7 @@ class TwoGradientUpdate:
                 be wrong.
         """
         self.begin_step()
-        # The plasticity pass comes second so that the random stream ends as after a host's step.
-        random_state = RandomState.capture(self._device_module)
-        self._estimator.begin()
-        self._estimator.collect(Objective.STABILITY, stability)
-        s = self._gradients.take()
-        self._gradients.keep_rest(beta)
-        random_state.restore()
-        self._estimator.collect(Objective.PLASTICITY, plasticity)
-        self._gradients.finish_rest()
+        s, added = self._run_passes(beta, stability, plasticity, auxiliary)
 
         # What the passes have queued on the device is not ours to be counted.
         getattr(self._device_module, "synchronize", lambda: None)()
@@ -159,9 +160,37 @@ class TwoGradientUpdate:
         if not self.rule.observes:
             weights = [(p, q) for p, q in decision.weights.tolist()]
             combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
+        if added is not None:
+            self._gradients.add(added, [1.0] * len(added))
         metrics = self._metrics(statistics, decision)
         metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics
+
+    def _run_passes(
+        self,
+        beta: float,
+        stability: RunPass,
+        plasticity: RunPass,
+        auxiliary: Callable[[], None] | None,
+    ) -> tuple[Local, Local | None]:
+        """s, and the gradient of the model's own losses; p is left with the host."""
+        # The plasticity pass comes last so that the random stream ends as after a host's step.
+        random_state = RandomState.capture(self._device_module)
+        self._estimator.begin()
+        self._gradients.begin()
+        self._estimator.collect(Objective.STABILITY, stability)
+        s = self._gradients.take()
+        self._gradients.keep_rest(beta)
+        random_state.restore()
+        added = None
+        if auxiliary is not None:
+            auxiliary()
+            added = self._gradients.take()
+            self._gradients.keep_rest(1.0)
+            random_state.restore()
+        self._estimator.collect(Objective.PLASTICITY, plasticity)
+        self._gradients.finish_rest()
+        return s, added
 
     def _statistics(self, s: Local) -> Statistics:
         p = self._gradients.read()

@@ -54,6 +54,10 @@ class Gradients(Protocol):
         """The local shards in the scope. Views: writing to them changes the gradient."""
         ...
 
+    def begin(self) -> None:
+        """Before the first pass: forget what a step that ended with an error has set aside."""
+        ...
+
     def take(self) -> Local:
         """Move the in-scope gradients out: the host then has none there, or zeros.
 
@@ -71,11 +75,11 @@ class Gradients(Protocol):
     def keep_rest(self, factor: float) -> None:
         """Prepare for another pass: what is outside the scope now, times a factor, stays.
 
-        Called after `take`. Where the host accumulates passes rightly the gradients stay in
-        place; otherwise they are set aside until `finish_rest`.
+        Called after `take`, with several passes more than once. Where the host accumulates passes
+        rightly the gradients stay in place; otherwise they are set aside until `finish_rest`.
         """
         ...
 
     def finish_rest(self) -> None:
-        """After the pass: add to the gradients outside the scope what `keep_rest` set aside."""
+        """After the last pass: add outside the scope what `keep_rest` has set aside."""
         ...

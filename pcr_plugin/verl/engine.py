@@ -6,7 +6,7 @@ steps; the optimizer, the scheduler and the checkpoint are veRL's.
 
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 from pcr_plugin.blocks import cells, partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
+    all_or_none,
     all_ranks,
     broadcast_from_first,
     from_first_rank,
     gather_lists,
-    is_first_rank,
     ranks_of,
     sum_over,
 )
@@ -103,6 +103,7 @@ class TwoGradientEngine(ABC):
         parts = cells(blocks, layout.merged.names if layout.merged else ())
         self._gradients = layout.access(parts.parts)
         self._group = layout.group
+        self._extras = layout.extras
         self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
         self._estimator = build_estimator(
             self._rule,
@@ -167,18 +168,21 @@ class TwoGradientEngine(ABC):
     def save_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages."""
         super().save_checkpoint(local_path, *positional, **named)  # type: ignore[misc]
-        if self.checkpoints.should_save_extra and local_path and is_first_rank():
+        if self.checkpoints.should_save_extra and local_path:
             complete = not self.checkpoints.checkpoint_config.get("async_save", False)
-            checkpoint.save(self._update.average, self._steps, local_path, complete=complete)
+            average, steps = self._update.average, self._steps
+            save = partial(checkpoint.save, average, steps, local_path, complete=complete)
+            from_first_rank(save, self._group)
 
     def load_checkpoint(self, local_path: str, *positional: Any, **named: Any) -> None:
         """The stock checkpoint and, if its contents include `extra`, the moving averages.
 
         Raises:
             ValueError: it was written in another layout, or our part is not readable.
+            RuntimeError: the first rank cannot read it.
         """
         if local_path:
-            self.check_checkpoint(local_path)
+            all_or_none(lambda: self.check_checkpoint(local_path), self._group)
             if self.checkpoints.should_load_extra:
                 # One rank reads: folders may be local to machines, and all must go on alike.
                 state = from_first_rank(lambda: checkpoint.read(local_path), self._group)
@@ -200,22 +204,36 @@ class TwoGradientEngine(ABC):
             stock,
             [without_entropy(part) for part in parts],
             split.stability(),
-            lambda _: self.stability_pass(),
+            lambda _: self._extras.stability_pass(),
         )
         plasticity = Passes(
             stock,
             parts,
             split.plasticity(),
-            lambda part: self.plasticity_pass(len(parts[part]) / len(data), part + 1 == len(parts)),
+            lambda part: self._extras.plasticity_pass(last=part + 1 == len(parts)),
         )
-        metrics = self._update.run(split.beta, stability.run, plasticity.run)
-        return merge(plasticity.output(), stability.output(), split.beta), metrics
+        # Of the losses that the model adds by itself, over the whole mini-batch.
+        auxiliary = Passes(
+            stock,
+            [without_entropy(data)],
+            split.nothing(),
+            lambda _: self._extras.auxiliary_pass(),
+        )
+        needed = self._extras.has_losses and not self._rule.observes
+        metrics = self._update.run(
+            split.beta,
+            stability.run,
+            plasticity.run,
+            partial(auxiliary.run, None) if needed else None,
+        )
+        outputs = plasticity.output(), stability.output(), split.beta, auxiliary.output()
+        return merge(*outputs), metrics
 
     def _observe(self, data: Any, loss_function: Any, split: SplitLoss) -> Output:
         metrics = {PREFIX + "active": 1.0}
         self._update.begin_step()
         if (self._steps - 1) % self._rule.settings.observe_every == 0:
-            with self.unseen():
+            with self._extras.unseen():
                 _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
             self.optimizer_zero_grad()  # type: ignore[attr-defined]
         output: Output = super().forward_backward_batch(data, loss_function)  # type: ignore[misc]
@@ -244,23 +262,6 @@ class TwoGradientEngine(ABC):
             host.name("verl.utils.tensordict_utils", "assign_non_tensor")(
                 data, batch_num_tokens=self._all_tokens
             )
-
-    def stability_pass(self) -> AbstractContextManager[None]:
-        """Around a pass of the KL loss: what the model adds to every pass must not count."""
-        return nullcontext()
-
-    def plasticity_pass(self, share: float, last: bool) -> AbstractContextManager[None]:
-        """Around a pass of the surrogate: what the model adds to every pass counts here.
-
-        Args:
-            share: its part of the mini-batch's sequences.
-            last: whether the step's optimizer comes next.
-        """
-        return nullcontext()
-
-    def unseen(self) -> AbstractContextManager[None]:
-        """Around passes that the model must not remember."""
-        return nullcontext()
 
     def announce(self, data: Any) -> None:
         """Tell the estimator of a micro-batch before its backward pass.

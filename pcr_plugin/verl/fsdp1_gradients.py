@@ -136,6 +136,9 @@ class Fsdp1Gradients:
         """The local shards in the scope, as views."""
         return [_gradient(found) for found in self._scope]
 
+    def begin(self) -> None:
+        """Nothing is ever set aside."""
+
     @torch.no_grad()
     def take(self) -> Local:
         """Copy the in-scope gradients out and leave zeros: their neighbours have to stay."""

@@ -77,6 +77,10 @@ class Fsdp2Gradients:
         """The local shards in the scope, as views."""
         return [_local(p.grad) for p in self._scope]
 
+    def begin(self) -> None:
+        """The next pass is a first one."""
+        self._in_second_pass = False
+
     @torch.no_grad()
     def take(self) -> Local:
         """Move the in-scope gradients out, without a copy."""

@@ -1,12 +1,13 @@
 """What an engine of the host tells the update about where its parameters are."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pcr_plugin.blocks import Block
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.gradients import Gradients, LinearLayer
+from pcr_plugin.verl.extras import Extras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Layout:
         in_order: see `MicroBatchEstimator`.
         counts_units: see `MicroBatchEstimator`.
         merged: where units are those of several ranks; `None` where none are.
+        extras: what the model does at every pass.
     """
 
     names: Sequence[str]
@@ -53,3 +55,4 @@ class Layout:
     in_order: bool = False
     counts_units: bool = True
     merged: MergedUnits | None = None
+    extras: Extras = field(default_factory=Extras)

@@ -5,6 +5,7 @@ another configuration it computes each part alone, with its own normalisation, m
 
 - plasticity: `use_kl_loss=False`; what is left is the surrogate minus the entropy bonus.
 - stability: a policy loss of zero, no entropy, and a coefficient of 1.
+- nothing: neither; what a backward pass then leaves is of losses that the model adds by itself.
 """
 
 import copy
@@ -51,11 +52,16 @@ class SplitLoss:
 
     def stability(self) -> LossFunction:
         """KL without beta (Eq. 6), as a loss function for veRL's engine."""
+        return self._observed(_changed(self._without_policy_loss(), kl_loss_coef=1.0))
+
+    def nothing(self) -> LossFunction:
+        """A zero with a gradient of zeros, as a loss function for veRL's engine."""
+        return self._observed(_changed(self._without_policy_loss(), use_kl_loss=False))
+
+    def _without_policy_loss(self) -> Any:
         _register_no_policy_loss()
         policy_loss = _changed(self.config.policy_loss, loss_mode=_NO_POLICY_LOSS)
-        return self._observed(
-            _changed(self.config, policy_loss=policy_loss, kl_loss_coef=1.0, entropy_coeff=0)
-        )
+        return _changed(self.config, policy_loss=policy_loss, entropy_coeff=0)
 
     def _observed(self, config: Any) -> LossFunction:
         def loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
@@ -98,4 +104,6 @@ def _register_no_policy_loss() -> None:
 
 
 def _no_policy_loss(log_prob: Tensor, **ignored: Any) -> tuple[Tensor, dict[str, Any]]:
-    return torch.zeros((), dtype=log_prob.dtype, device=log_prob.device), {}
+    # Connected with the model, or nothing would run backward; and zero whatever it computed.
+    nowhere = torch.zeros_like(log_prob, dtype=torch.bool)
+    return torch.where(nowhere, log_prob, 0.0).sum(), {}

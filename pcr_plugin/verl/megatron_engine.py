@@ -1,7 +1,7 @@
 """veRL's Megatron engine with two gradients a step."""
 
+import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from pcr_plugin.verl import checkpoint
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_experts import merged_units
+from pcr_plugin.verl.megatron_extras import MegatronExtras
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
 from pcr_plugin.verl.megatron_linear_layers import megatron_linear_layers, sequence_ranks
 from pcr_plugin.verl.megatron_random import Generators
-from pcr_plugin.verl.megatron_routers import RouterExtras
 from pcr_plugin.verl.megatron_rows import rows_of_tokens
 from pcr_plugin.verl.megatron_slices import buffer_slices
 from pcr_plugin.verl.refusals_megatron import check_buffers, check_transformer, check_watched
+
+logger = logging.getLogger(__name__)
 
 
 class MegatronTwoGradientEngine(TwoGradientEngine):
@@ -28,6 +30,7 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     optimizer: Any
     tf_config: Any
     engine_config: Any
+    model_config: Any
     checkpoint_mananager: Any
 
     def layout(self) -> Layout:
@@ -41,10 +44,19 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
         group = group_of_all()
         parts = buffer_slices(self.module)
         names = gather_lists([part.name for part in parts], group)
-        self._routers = RouterExtras(self.module, self.tf_config)
+        mtp = self.model_config.mtp
+        predicts = bool(self.tf_config.mtp_num_layers) and mtp.enable and mtp.enable_train
+        extras = MegatronExtras(self.module, self.tf_config, predicts=predicts)
+        if extras.has_losses:
+            logger.warning(
+                "pcr-plugin: the model adds losses of its own (%s): every step has a third pass, "
+                "of these alone",
+                ", ".join(extras.losses),
+            )
         replicas = mpu.get_data_parallel_world_size(with_context_parallel=True)
         return Layout(
-            names=names,
+            # Layers that predict later tokens have neither objective's gradient.
+            names=[name for name in names if not name.startswith("mtp.")],
             access=self._access,
             group=group,
             linear_layers=lambda found: megatron_linear_layers(
@@ -57,6 +69,7 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
             # All ranks of a pipeline and of a tensor-parallel group have the same micro-batches.
             counts_units=mpu.get_model_parallel_group().rank() == 0,
             merged=merged_units(parts, self._rule),
+            extras=extras,
         )
 
     def forward_step(self, batch_iter: Iterator[Any], model: Any, *rest: Any, **named: Any) -> Any:
@@ -69,18 +82,6 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     def rows_of_tokens(self, data: Any) -> Tensor:
         """The rows as veRL's own code pads or packs, and slices, their tokens."""
         return rows_of_tokens(data, self.engine_config)
-
-    def stability_pass(self) -> AbstractContextManager[None]:
-        """Without the routers' auxiliary losses, and without a trace in the routers."""
-        return self._routers.silent()
-
-    def plasticity_pass(self, share: float, last: bool) -> AbstractContextManager[None]:
-        """With the auxiliary losses; the experts' bias moves after the last."""
-        return self._routers.sharing(share, last)
-
-    def unseen(self) -> AbstractContextManager[None]:
-        """What the routers count is taken back."""
-        return self._routers.undone()
 
     def generators(self) -> Generators:
         """Of the device and of Megatron-core's tracker."""

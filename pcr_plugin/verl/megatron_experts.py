@@ -33,8 +33,8 @@ def merged_units(parts: Sequence[BufferSlice], rule: UpdateRule) -> MergedUnits 
         return None
     together: Any = mpu.get_expert_tensor_and_model_parallel_group()
     one_micro_batch = mpu.get_tensor_model_parallel_group()
-    assert contains(together, one_micro_batch), "smaller ones are refused by `check_megatron`"
-    if ranks_of(together) == ranks_of(one_micro_batch):
+    if ranks_of(together) == ranks_of(one_micro_batch) or not contains(together, one_micro_batch):
+        # Those that see a slice of a micro-batch are no units: in the scope they are refused.
         return None
     return MergedUnits(
         names=names,

@@ -79,6 +79,10 @@ class MegatronGradients:
         """The owned slices in the scope, as views."""
         return [gradient_of(part) for part in self._scope]
 
+    def begin(self) -> None:
+        """Nothing of an earlier step is brought back."""
+        self._rest.begin()
+
     @torch.no_grad()
     def take(self) -> Local:
         """Copy the owned slices in the scope; `keep_rest` zeroes the buffers."""

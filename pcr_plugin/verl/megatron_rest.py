@@ -37,6 +37,10 @@ class Rest:
         self._in_copies = [part for part in parts if part.left is None]
         self._aside: list[Tensor] | None = None
 
+    def begin(self) -> None:
+        """Give up what an earlier step, which ended with an error, has set aside."""
+        self._aside = None
+
     def keep(self, factor: float) -> None:
         """Make the buffers ready for another pass.
 

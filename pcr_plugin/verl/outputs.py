@@ -5,6 +5,8 @@ from typing import Any
 from pcr_plugin.verl import host
 
 Output = dict[str, Any]
+# veRL's names of the losses of multi-token prediction.
+_LATER_TOKENS = "mtp_losses"
 
 
 def concatenate(outputs: list[Output]) -> Output:
@@ -26,13 +28,16 @@ def concatenate(outputs: list[Output]) -> Output:
     return {"model_output": outputs[-1]["model_output"], "loss": losses, "metrics": metrics}
 
 
-def merge(plasticity: Output, stability: Output, beta: float) -> Output:
+def merge(
+    plasticity: Output, stability: Output, beta: float, auxiliary: Output | None = None
+) -> Output:
     """A stock step's output: the surrogate's metrics, the KL's, and the sum of the losses.
 
     Args:
         plasticity: output of the surrogate pass.
         stability: output of the KL pass, whose coefficient was 1.
         beta: the KL coefficient.
+        auxiliary: output of the pass of the model's own losses, if there was one.
 
     Returns:
         The output with the keys and meaning of the stock step.
@@ -47,6 +52,9 @@ def merge(plasticity: Output, stability: Output, beta: float) -> Output:
     if "kl_loss" in stability["metrics"]:
         metrics["kl_loss"] = stability["metrics"]["kl_loss"]
         metrics["kl_coef"] = [beta] * len(stability["metrics"]["kl_coef"])
+    # The surrogate's passes have logged them, too; of two halves veRL would report the first one's.
+    own = (auxiliary or {}).get("metrics", {})
+    metrics |= {name: value for name, value in own.items() if name.startswith(_LATER_TOKENS)}
     return {**plasticity, "loss": losses, "metrics": metrics}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
-from pcr_plugin.verl.refusals_megatron import check_megatron
+from pcr_plugin.verl.refusals_megatron import check_megatron, may_hold_experts
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
                 "there is one",
             )
     elif rule.needs_variance and size is not None:
-        together = ranks_of_an_expert(actor.engine)
+        together = ranks_of_an_expert(actor.engine) if may_hold_experts(rule) else 1
         _check_micro_batches(rows * ranks, size, together)
 
 

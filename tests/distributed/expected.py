@@ -129,9 +129,7 @@ def micro_batches(recipe: Recipe, records: Sequence[CaseRecord], index: int) -> 
     # The ranks that share sequences have the same rows.
     for record in records[:: recipe.sequence_ranks]:
         seen = record.steps[index].micro_batches
-        # Both objectives go over the same micro-batches; a stock step has one pass.
-        once = seen[: len(seen) // 2] if _twice(seen) else seen
-        units += [tuple(rows) for rows in once]
+        units += [tuple(rows) for rows in one_pass(seen)]
     return tuple(units)
 
 
@@ -190,6 +188,11 @@ def _attention(layer: int) -> list[str]:
     return names + [f"{prefix}{kind}_proj.bias" for kind in ("q", "k", "v")]
 
 
-def _twice(seen: Sequence[Sequence[int]]) -> bool:
-    middle = len(seen) // 2
-    return len(seen) % 2 == 0 and list(seen[:middle]) == list(seen[middle:])
+def one_pass(seen: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    """The micro-batches of one of a step's passes, which all go over the same ones.
+
+    Args:
+        seen: of all passes: one in a stock step, two under a rule, three if the model adds losses.
+    """
+    found = next(n for n in (3, 2, 1) if list(seen) == list(seen[: len(seen) // n]) * n)
+    return seen[: len(seen) // found]

@@ -79,6 +79,17 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
             )
             record = records[f"{strategy}-{name}"] = CaseRecord()
             record.steps.append(run_step(recipe, inputs, actor, engine, 1))
+    for name, rank, function in (("second_checks", 1, "check_ranks"), ("first_reads", 0, "read")):
+        _, engine = build(Case(recipe=recipe, variant="robust"), inputs)
+        records[name] = CaseRecord()
+        usual = getattr(state_file, function)
+        if dist.get_rank() == rank:
+            setattr(state_file, function, _not_readable)
+        try:
+            engine.load_checkpoint(str(checkpoints / f"{strategy}-robust"))
+        except (RuntimeError, ValueError) as error:
+            records[name].error = f"{type(error).__name__}: {error}"
+        setattr(state_file, function, usual)
     model_only = {"save_contents": ["model"]}
     _, engine = build(Case(recipe=recipe, variant="robust"), inputs, contents=model_only)
     engine.save_checkpoint(str(checkpoints / "model_only"))
@@ -86,6 +97,10 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
 
 def _not_here(folder: str) -> str | None:
     raise FileNotFoundError(folder)
+
+
+def _not_readable(folder: str, *rest: Any) -> None:
+    raise ValueError(f"{folder} is not readable")
 
 
 def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:

@@ -129,6 +129,18 @@ def first_weighs(inputs: Inputs, folder: Path) -> CaseRecord:
     return record
 
 
+def first_fails(inputs: Inputs, folder: Path) -> CaseRecord:
+    """A step under a weighting of TorchJD that fails on the first rank, which alone computes."""
+    record = CaseRecord()
+    actor, engine = build(Case(recipe=_WEIGHED, variant="upgrad"), inputs)
+    engine._update._weighting = _no_weights
+    try:
+        run_step(_WEIGHED, inputs, actor, engine, 0)
+    except (AssertionError, RuntimeError) as error:
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
 def _no_weights(gramians: Tensor) -> Tensor:
     raise AssertionError("only the first rank computes")
 
@@ -176,6 +188,7 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     **MEMORY,
     "unseen_gradient": (unseen_gradient, (1,)),
     "first_weighs": (first_weighs, (2,)),
+    "first_fails": (first_fails, (2,)),
     "losses_fsdp": (partial(losses, "fsdp"), (2,)),
     "losses_fsdp2": (partial(losses, "fsdp2"), (2,)),
     **DEGENERATE,

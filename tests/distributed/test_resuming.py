@@ -124,3 +124,11 @@ def test_contents_without_extra_have_no_averages(root: Path, resumed: Phase) -> 
     for strategy in STRATEGIES:
         assert (root / "checkpoints" / f"{strategy}-robust" / "pcr_state.json").exists()
         assert not (root / "checkpoints" / f"{strategy}-stock" / "pcr_state.json").exists()
+
+
+@pytest.mark.parametrize(("name", "failing"), [("first_reads", 0), ("second_checks", 1)])
+def test_what_one_rank_cannot_read_ends_all(name: str, failing: int, resumed: Phase) -> None:
+    """Instead of leaving the others in a collective; the launch would not have ended."""
+    errors = [record[name].error for record in resumed]
+    assert errors[failing].startswith("ValueError")
+    assert all("is not readable" in error for error in errors)

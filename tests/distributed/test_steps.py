@@ -131,6 +131,19 @@ def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:
     assert "pcr.variance.estimator=split_half" in error
 
 
+def test_the_first_rank_alone_weighs(runs: Runs) -> None:
+    """The others take its weights; they cannot compute any in this case."""
+    expected = runs.of("plain-upgrad", 2)[0].steps[0].digest
+    assert [record.steps[0].digest for record in runs.of("first_weighs")] == [expected] * 2
+
+
+def test_a_failure_of_the_first_rank_ends_all(runs: Runs) -> None:
+    """Instead of leaving the others in a collective; the launch would not have ended."""
+    first, second = (record.error for record in runs.of("first_fails"))
+    assert first.startswith("AssertionError")
+    assert second.startswith("RuntimeError: The first rank has failed")
+
+
 def test_split_half_needs_two_micro_batches(runs: Runs) -> None:
     for record in runs.of("undivided-paper_halves"):
         assert record.error.startswith("ValueError")

@@ -138,6 +138,24 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         f"{ACTOR}.megatron.expert_model_parallel_size=2",
         ["slice of the tokens", "use split_half"],
     ),
+    # What the worker would find in the built model, told before it starts.
+    *(
+        (
+            [*MEGATRON, f"+{ACTOR}.megatron.{field}={value}"],
+            f"{ACTOR}.megatron.{field}={value!r}",
+            [remedy],
+        )
+        for field, value, remedy in (
+            ("override_transformer_config.calculate_per_token_loss", True, "set it to False"),
+            ("override_transformer_config.gradient_accumulation_fusion", True, "or split_half"),
+            ("override_transformer_config.enable_cuda_graph", True, "set it to False"),
+            ("override_transformer_config.external_cuda_graph", True, "set it to False"),
+            ("override_transformer_config.cuda_graph_impl", "local", "set it to none"),
+            ("override_transformer_config.dsa_indexer_loss_coeff", 0.1, "set it to 0"),
+            ("override_ddp_config.num_distributed_optimizer_instances", 2, "use 1"),
+            ("override_ddp_config.reuse_grad_buf_for_mxfp8_param_ag", True, "use False"),
+        )
+    ),
     # An expert gets the micro-batches of both ranks together.
     (
         [

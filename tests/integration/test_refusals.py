@@ -85,6 +85,26 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype=fp16"],
         ["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.rollout.name=sglang"],
         [*MEGATRON, f"{ACTOR}.megatron.expert_model_parallel_size=2"],
+        # Units of experts do not matter to a scope without them.
+        [
+            *MEGATRON,
+            f"{ACTOR}.megatron.expert_model_parallel_size=2",
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
+            f"{PCR}.scope=attention",
+        ],
+        [
+            *MEGATRON,
+            "trainer.n_gpus_per_node=4",
+            f"{ACTOR}.megatron.tensor_model_parallel_size=4",
+            f"{ACTOR}.megatron.expert_tensor_parallel_size=1",
+            f"{ACTOR}.megatron.expert_model_parallel_size=2",
+            f"{PCR}.scope=[shared_experts]",
+        ],
+        [
+            *MEGATRON,
+            SPLIT_HALF,
+            f"+{ACTOR}.megatron.override_transformer_config.gradient_accumulation_fusion=True",
+        ],
         [
             SPLIT_HALF,
             "trainer.n_gpus_per_node=4",

@@ -19,10 +19,12 @@ class MegatronCase(Case):
     Args:
         layout: how the model is cut.
         replayed: whether tokens go to experts that were recorded before.
+        predicts: whether another layer learns to predict the token after the next.
     """
 
     layout: Layout
     replayed: bool = False
+    predicts: bool = False
 
     @property
     def name(self) -> str:

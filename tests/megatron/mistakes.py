@@ -117,43 +117,48 @@ def units_of_experts_apart() -> Iterator[None]:
 @contextmanager
 def auxiliary_losses_twice() -> Iterator[None]:
     """The KL pass has them, too."""
-    with _routers(silent=lambda self: self.undone()):
+    with _extras(stability_pass=lambda self: self.unseen()):
         yield
 
 
 @contextmanager
-def auxiliary_losses_of_halves_not_scaled() -> Iterator[None]:
-    """Either half of the surrogate counts as much as the whole."""
-    from pcr_plugin.verl.megatron_routers import RouterExtras
-
-    sharing = RouterExtras.sharing
-    with _routers(sharing=lambda self, share, last: sharing(self, 1.0, last)):
+def auxiliary_losses_in_p() -> Iterator[None]:
+    """The surrogate's pass has them, and there is no other: right in sum, but p is another."""
+    with (
+        _extras(plasticity_pass=lambda self, last: self._bias_moves(last)),
+        _layout_extras(has_losses=False),
+    ):
         yield
 
 
 @contextmanager
 def bias_moved_in_every_pass() -> Iterator[None]:
     """The experts' bias moves after the KL pass, too, which routes as the surrogate does."""
-    with _routers(silent=lambda self: self._scaled(0.0)):
+    with _extras(stability_pass=lambda self: self._without_losses()):
         yield
 
 
 @contextmanager
 def bias_moved_in_every_half() -> Iterator[None]:
     """With the tokens of that half."""
-    from pcr_plugin.verl.megatron_routers import RouterExtras
+    from pcr_plugin.verl.megatron_extras import MegatronExtras
 
-    sharing = RouterExtras.sharing
-    with _routers(sharing=lambda self, share, last: sharing(self, share, True)):
+    once = MegatronExtras.plasticity_pass
+    with _extras(plasticity_pass=lambda self, last: once(self, last=True)):
+        yield
+
+
+@contextmanager
+def bias_moved_in_the_auxiliary_pass() -> Iterator[None]:
+    """The surrogate's pass then routes with another bias."""
+    with _extras(auxiliary_pass=lambda self: nullcontext()):
         yield
 
 
 @contextmanager
 def observed_passes_remembered() -> Iterator[None]:
-    """The passes that only measure are logged."""
-    from pcr_plugin.verl.megatron_engine import MegatronTwoGradientEngine
-
-    with patch.object(MegatronTwoGradientEngine, "unseen", lambda self: nullcontext()):
+    """The tokens of passes that only measure are counted for the experts' bias."""
+    with _extras(unseen=lambda self: nullcontext()):
         yield
 
 
@@ -170,9 +175,10 @@ MISTAKES: dict[str, Mistake] = {
         order_ignored_aloud,
         units_of_experts_apart,
         auxiliary_losses_twice,
-        auxiliary_losses_of_halves_not_scaled,
+        auxiliary_losses_in_p,
         bias_moved_in_every_pass,
         bias_moved_in_every_half,
+        bias_moved_in_the_auxiliary_pass,
         observed_passes_remembered,
     )
 }
@@ -204,8 +210,23 @@ def _layout(**changes: Any) -> Any:
     )
 
 
-def _routers(**changes: Any) -> Any:
+def _extras(**changes: Any) -> Any:
     """Change what is done around a pass."""
-    from pcr_plugin.verl.megatron_routers import RouterExtras
+    from pcr_plugin.verl.megatron_extras import MegatronExtras
 
-    return patch.multiple(RouterExtras, **changes)
+    return patch.multiple(MegatronExtras, **changes)
+
+
+def _layout_extras(**attributes: Any) -> Any:
+    """Change what the engine believes of its model."""
+    from pcr_plugin.verl.megatron_engine import MegatronTwoGradientEngine
+
+    layout = MegatronTwoGradientEngine.layout
+
+    def changed(self: Any) -> Any:
+        found = layout(self)
+        for name, value in attributes.items():
+            setattr(found.extras, name, value)
+        return found
+
+    return patch.object(MegatronTwoGradientEngine, "layout", changed)

@@ -64,8 +64,8 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
 
 
 def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
-    """One rank alone asks for the checkpoints."""
-    from tests.megatron.running import build
+    """One rank alone asks for the checkpoints, and goes on from one of data-parallel ranks."""
+    from tests.megatron.running import build, run_step
 
     for source in ("robust", STOCK):
         _, engine = build(_case(ALONE, "robust"), inputs)
@@ -74,6 +74,12 @@ def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
             engine.load_checkpoint(str(checkpoints / f"{TENSOR.name}-{source}"))
         except ValueError as error:
             record.error = f"{type(error).__name__}: {error}"
+    case = _case(ALONE, "robust")
+    actor, engine = build(case, inputs)
+    folder = str(checkpoints / f"{SHARDED.name}-robust")
+    engine.load_checkpoint(folder, del_local_after_load=False)
+    record = records[SHARDED.name] = MegatronRecord()
+    record.steps.append(run_step(case, inputs, actor, engine, 1))
 
 
 def main(rank: int, ranks: int, folder: Path, phase: str) -> None:

@@ -35,8 +35,8 @@ def _balanced(layout: Layout, name: str, extras: tuple[tuple[str, object], ...])
     return replace(layout, name=name, transformer=(*layout.transformer, *extras))
 
 
-# Padding takes part in the auxiliary losses. By default every micro-batch is padded to the longest
-# row of its pass, and halves have other longest rows.
+# Padding counts for the experts' bias. By default every micro-batch is padded to the longest row of
+# its pass, and halves have other longest rows.
 _PADDING = ("pad_bshd_to_minibatch_max", False)
 TWO_STEPS = replace(MOE, name="routers", batches=("even_moe", "even_moe"), engine=(_PADDING,))
 BALANCED = _balanced(SPREAD_SHARDED, "balanced_experts2_sharded", _EVERYTHING)
@@ -61,7 +61,7 @@ ROUTER_CASES = [
         for case in cases_of(layout, TWO_STEPS, STOCK, "sum", "sum_halves")
     ),
     *cases_of(BALANCED, TWO_STEPS, "observe", "observe_halves"),
-    *cases_of(GLOBAL, TWO_STEPS, STOCK, "sum"),
+    *cases_of(GLOBAL, TWO_STEPS, STOCK, "sum", "sum_halves"),
 ]
 
 
@@ -71,7 +71,7 @@ class MistakenRouterCase(MegatronCase):
 
     Args:
         mistake: key of `tests.megatron.mistakes.MISTAKES`.
-        spoils: `gradient`, `bias` or `logged`.
+        spoils: `gradient` or `bias`.
     """
 
     mistake: str
@@ -96,10 +96,10 @@ def _mistaken(mistake: str, variant: str, spoils: str) -> MistakenRouterCase:
 
 MISTAKEN_ROUTERS = [
     _mistaken("auxiliary_losses_twice", "sum", "gradient"),
-    _mistaken("auxiliary_losses_of_halves_not_scaled", "sum_halves", "gradient"),
+    _mistaken("bias_moved_in_the_auxiliary_pass", "sum", "bias"),
     _mistaken("bias_moved_in_every_pass", "sum", "bias"),
     _mistaken("bias_moved_in_every_half", "sum_halves", "bias"),
-    _mistaken("observed_passes_remembered", "observe", "logged"),
+    _mistaken("observed_passes_remembered", "observe", "bias"),
 ]
 
 

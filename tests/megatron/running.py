@@ -1,6 +1,7 @@
 """Run one case on this rank and record what happened."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from megatron.core.transformer.moe.moe_utils import get_moe_layer_wise_logging_tracker
 from torch import Tensor
 from verl.workers.config.engine import EngineRouterReplayConfig
+from verl.workers.config.model import MtpConfig
 from verl.workers.utils.losses import ppo_loss
 
 from tests.distributed.inputs import Inputs
@@ -19,6 +21,7 @@ from tests.distributed.recipe import Recipe
 from tests.distributed.records import StepRecord, aggregated, digest
 from tests.distributed.running import mini_batch
 from tests.distributed.variants import CONFIGURED, VARIANTS
+from tests.megatron.auxiliary_cases import MEASURED
 from tests.megatron.cases import EXACT, OFFLOADED, MegatronCase
 from tests.megatron.memory import Held
 from tests.megatron.records import MegatronRecord
@@ -31,6 +34,7 @@ from tests.support.megatron_gathering import (
     whole_weights,
 )
 from tests.support.megatron_offload import bytes_in_buffers, moves, moves_when_built
+from tests.support.multi_token import predicting
 from tests.support.replayed_routes import with_routes
 from tests.support.tiny_model import MODELS
 from tests.support.verl_batch import ROW
@@ -78,7 +82,7 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
             record.element_size = buckets[0].grad_data.element_size()
             for name, parameter in model.named_parameters():
                 in_copies = not getattr(parameter, "tensor_model_parallel", False)
-                record.mlps += parameter.numel() * (".mlp.linear_fc" in name)
+                record.mlps += parameter.numel() * bool(re.search(r"\.mlp\..*linear_fc", name))
                 record.copies += parameter.numel() * (in_copies and case.layout.tensor > 1)
         # As in a run, whose rollout comes before the first step. Without a distributed optimizer
         # veRL's engine cannot.
@@ -101,7 +105,7 @@ def _run_case(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
 
 @contextmanager
 def _measuring(case: MegatronCase, engine: Any, record: MegatronRecord) -> Iterator[None]:
-    if case.recipe not in (EXACT, OFFLOADED):
+    if case.recipe not in (EXACT, OFFLOADED) and case.layout != MEASURED:
         yield
         return
     with Held(engine) as memory:
@@ -138,9 +142,13 @@ def build(case: MegatronCase, inputs: Inputs, **settings: Any) -> tuple[Any, Any
         from pcr_plugin.verl import enable
 
         enable(actor, variant.rule, log_blocks=True, **variant.settings)
+    checkpoint = inputs.checkpoints[recipe.model]
+    if case.predicts:
+        checkpoint = predicting(checkpoint)
+        settings["mtp"] = MtpConfig(enable=True, enable_train=True, mtp_loss_scaling_factor=0.5)
     engine = build_engine(
         actor,
-        inputs.checkpoints[recipe.model],
+        checkpoint,
         learning_rate=recipe.learning_rate,
         optimizer=dict(recipe.optimizer),
         **settings,

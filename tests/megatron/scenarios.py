@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from pcr_plugin.estimators import Objective
 from tests.distributed.inputs import Inputs
-from tests.megatron.cases import SCALED, TENSOR, MegatronCase
+from tests.megatron.cases import PLAIN, SCALED, TENSOR, MegatronCase
 from tests.megatron.records import MegatronRecord
 from tests.megatron.running import build, run_step
 
@@ -40,6 +42,33 @@ def overflow(inputs: Inputs) -> MegatronRecord:
     return record
 
 
+def interrupted(inputs: Inputs) -> MegatronRecord:
+    """A step that ends with an error in its second pass, when something is set aside already.
+
+    Returns:
+        The same step once more; then on an engine of its own. The error is that of the first.
+    """
+    case = MegatronCase(recipe=PLAIN, layout=TENSOR, variant="paper", ranks=(2,))
+    record = MegatronRecord()
+    actor, engine = build(case, inputs)
+    engine._estimator.collect = partial(_fail_at_plasticity, engine._estimator.collect)
+    try:
+        run_step(case, inputs, actor, engine, 0)
+    except MemoryError as error:
+        record.error = repr(error)
+    del engine._estimator.collect
+    record.steps.append(run_step(case, inputs, actor, engine, 0))
+    actor, engine = build(case, inputs)
+    record.steps.append(run_step(case, inputs, actor, engine, 0))
+    return record
+
+
+def _fail_at_plasticity(collect: Any, objective: Objective, run: Any) -> None:
+    if objective is Objective.PLASTICITY:
+        raise MemoryError("in the second pass")
+    collect(objective, run)
+
+
 def _set_scale(engine: Any, scale: float) -> None:
     (optimizer,) = engine.optimizer.chained_optimizers
     scaler = optimizer.grad_scaler
@@ -47,4 +76,7 @@ def _set_scale(engine: Any, scale: float) -> None:
 
 
 # Name to function and the number of ranks on which it runs.
-SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {"overflow": (overflow, 2)}
+SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {
+    "overflow": (overflow, 2),
+    "interrupted": (interrupted, 2),
+}

@@ -5,13 +5,17 @@ goes on until the process ends. With a hundred engines threads are all that a pr
 """
 
 from tests.distributed.variants import CONFIGURED, STOCK
+from tests.megatron.auxiliary_cases import AUXILIARY_CASES, MISTAKEN_AUXILIARY
 from tests.megatron.cases import CASES, MegatronCase
 from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
 from tests.megatron.router_cases import MISTAKEN_ROUTERS, REPLAYED, ROUTER_CASES
 
 _PER_PROCESS = 30
 # veRL changes the routers of the whole process for the replay.
-_ALL = (*CASES, *RIGHT, *MISTAKEN, *ROUTER_CASES, *MISTAKEN_ROUTERS, *REPLAYED)
+_ALL = (
+    *(*CASES, *RIGHT, *MISTAKEN, *AUXILIARY_CASES, *MISTAKEN_AUXILIARY),
+    *(*ROUTER_CASES, *MISTAKEN_ROUTERS, *REPLAYED),
+)
 
 
 def shares(ranks: int) -> list[list[MegatronCase]]:

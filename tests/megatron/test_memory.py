@@ -27,6 +27,11 @@ def _bytes(
     return sum(size(record) * record.element_size for record in records) / owners
 
 
+def of_the_scope(records: Sequence[MegatronRecord], layout: Layout) -> float:
+    """Bytes of the scope's share of what all ranks own of the buffers."""
+    return _bytes(records, layout, lambda record: record.mlps)
+
+
 @pytest.mark.parametrize("case", OURS)
 def test_only_the_scope_s_share_is_held_beside_the_buffers(
     case: MegatronCase, runs: MegatronRuns
@@ -34,7 +39,7 @@ def test_only_the_scope_s_share_is_held_beside_the_buffers(
     """Once; with halves one more of either objective. And what is small: norms, set aside."""
     records = runs.records(case)
     held = sum(record.held for record in records)
-    scope = _bytes(records, case.layout, lambda record: record.mlps)
+    scope = of_the_scope(records, case.layout)
     norms = _bytes(records, case.layout, lambda record: record.copies)
     times = 3 if VARIANTS[case.variant].halves else 1
     assert times * scope <= held <= times * scope + norms
@@ -52,7 +57,7 @@ def test_less_than_what_a_rank_owns_of_the_buffers(case: MegatronCase, runs: Meg
 @pytest.mark.parametrize("case", OURS)
 def test_nothing_of_it_outlives_the_step(case: MegatronCase, runs: MegatronRuns) -> None:
     """Of all tensors, those of the stock engine alone: its optimizer's state."""
-    scope = _bytes(runs.records(case), case.layout, lambda record: record.mlps) / case.layout.ranks
+    scope = of_the_scope(runs.records(case), case.layout) / case.layout.ranks
     for ours, theirs in zip(runs.records(case), runs.records(stock(case)), strict=True):
         # The metrics of a step, and what a pipeline has received last, are a little.
         assert abs(ours.kept - theirs.kept) < 0.05 * scope

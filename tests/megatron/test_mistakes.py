@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
+from tests.megatron.auxiliary_cases import MISTAKEN_AUXILIARY
 from tests.megatron.conftest import MegatronRuns
 from tests.megatron.mistaken_cases import MISTAKEN, MistakenCase
 from tests.megatron.mistakes import MISTAKES
@@ -89,6 +90,6 @@ def test_a_mistake_stops_the_run(case: MistakenCase, runs: MegatronRuns) -> None
 
 
 def test_every_mistake_is_made() -> None:
-    made = {case.mistake for case in (*MISTAKEN, *MISTAKEN_ROUTERS)}
+    made = {case.mistake for case in (*MISTAKEN, *MISTAKEN_ROUTERS, *MISTAKEN_AUXILIARY)}
     assert made == set(MISTAKES)
     assert all(case.spoils or case.fails for case in MISTAKEN)

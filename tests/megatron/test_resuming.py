@@ -89,3 +89,20 @@ def test_other_tensor_parallel_ranks_are_refused(source: str, other: dict[str, C
     assert error.startswith("ValueError")
     assert f"tensor2-{source} was written with tensor_model_parallel_size=2" in error
     assert "this run has 1" in error
+
+
+def test_fewer_data_parallel_ranks_go_on_with_the_same_step(
+    trained: Phase, other: dict[str, CaseRecord]
+) -> None:
+    """One in place of two, and all micro-batches on it: the sums have another order."""
+    (after,) = other["data2_sharded"].steps
+    before = trained[0]["data2_sharded-robust"].steps[-1]
+    assert after.average is not None and before.average is not None
+    assert after.average["weights"] == before.average["weights"]
+    assert after.norm == pytest.approx(before.norm, rel=1e-6)
+    names = [name for name in before.metrics if name.startswith("pcr/") and "seconds" not in name]
+    assert len(names) > 10
+    for name in names:
+        assert after.metrics[name] == pytest.approx(before.metrics[name], rel=1e-5, abs=1e-7), name
+    for name, weight in before.weights.items():
+        torch.testing.assert_close(after.weights[name], weight, rtol=1e-6, atol=1e-7)

@@ -51,6 +51,11 @@ def test_combined_gradient(case: MegatronCase, runs: MegatronRuns, oracle: Oracl
 
 @pytest.mark.parametrize("case", RULES)
 def test_every_block(case: MegatronCase, runs: MegatronRuns, oracle: Oracle) -> None:
+    assert_every_block(case, runs, oracle)
+
+
+def assert_every_block(case: MegatronCase, runs: MegatronRuns, oracle: Oracle) -> None:
+    """Cosine, alpha, weight and variances of a case are the oracle's."""
     records, tolerance = runs.records(case), TOLERANCE[case.recipe.precision]
     for step, expected in enumerate(oracle.steps(case, runs.replicas(case))):
         metrics = with_metrics(records, step).metrics

@@ -16,7 +16,7 @@ ADAPTER = "adapter"
 _LISTED = {
     "architectures": ["ModuleListMoeForCausalLM"],
     "model_type": "module_list_moe",
-    "router_aux_loss_coef": 0.0,
+    "router_aux_loss_coef": 0.001,
 }
 _NORMED = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": False}
 _FUSED = {

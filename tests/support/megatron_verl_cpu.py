@@ -26,7 +26,7 @@ def install() -> None:
     """
     install_shims(SHIMS)
     _register_engine()
-    _register_model()
+    _register_models()
 
 
 def _register_engine() -> None:
@@ -38,13 +38,15 @@ def _register_engine() -> None:
         EngineRegistry.register("language_model", "megatron", "cpu")(MegatronEngineWithLMHead)
 
 
-def _register_model() -> None:
-    # Qwen2-MoE with its experts one by one, as its checkpoints have them.
+def _register_models() -> None:
     from mbridge.core.bridge import _MODEL_REGISTRY
 
     import tests.support.module_list_moe
+    import tests.support.multi_token
 
+    # Qwen2-MoE with its experts one by one, as its checkpoints have them.
     _MODEL_REGISTRY[tests.support.module_list_moe.MODEL_TYPE] = _MODEL_REGISTRY["qwen2_moe"]
+    tests.support.multi_token.register()
 
 
 def _local_layers(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,9 +12,10 @@ MEGATRON = "actor_rollout_ref.actor.megatron"
 TRANSFORMER = f"{MEGATRON}.override_transformer_config"
 
 
-def rule(estimator: str = "micro_batch") -> UpdateRule:
+def rule(estimator: str = "micro_batch", scope: Any = "mlp") -> UpdateRule:
     """`update_rule=pcr` with one of the estimators."""
-    found = resolve("pcr", PCRSettings(variance=VarianceSettings(estimator=estimator)))
+    variance = VarianceSettings(estimator=estimator)
+    found = resolve("pcr", PCRSettings(variance=variance, scope=scope))
     assert found is not None
     return found
 
@@ -28,6 +29,8 @@ def engine(**changes: Any) -> SimpleNamespace:
         "tensor_model_parallel_size": 1,
         "expert_model_parallel_size": 1,
         "expert_tensor_parallel_size": None,
+        "override_transformer_config": {},
+        "override_ddp_config": {},
     }
     return SimpleNamespace(**(values | changes))
 
@@ -36,7 +39,6 @@ def transformer(**changes: Any) -> SimpleNamespace:
     """Megatron-core's TransformerConfig, as far as it is read."""
     values: dict[str, Any] = {
         "num_moe_experts": None,
-        "mtp_num_layers": None,
         "calculate_per_token_loss": False,
         "gradient_accumulation_fusion": False,
     }
@@ -52,7 +54,7 @@ def test_buffers_of_another_kind_are_refused(key: str, estimator: str) -> None:
 
 
 def test_context_parallel_ranks_see_slices_of_a_micro_batch() -> None:
-    with pytest.raises(ValueError, match=r"context_parallel_size=2.*use split_half"):
+    with pytest.raises(ValueError, match=r"context_parallel_size=2.*or split_half"):
         check_megatron(engine(context_parallel_size=2), rule())
     check_megatron(engine(context_parallel_size=2), rule("split_half"))
 
@@ -79,12 +81,33 @@ def test_the_rest_is_accepted(estimator: str) -> None:
 @pytest.mark.parametrize("estimator", ["micro_batch", "split_half"])
 @pytest.mark.parametrize(
     ("key", "value", "remedy"),
-    [("mtp_num_layers", 1, "use 0"), ("calculate_per_token_loss", True, "set it to False")],
+    [
+        ("calculate_per_token_loss", True, "set it to False"),
+        ("enable_cuda_graph", True, "set it to False"),
+        ("cuda_graph_impl", "local", "set it to none"),
+        ("dsa_indexer_loss_coeff", 0.1, "set it to 0"),
+    ],
 )
 def test_models_that_are_refused(key: str, value: object, remedy: str, estimator: str) -> None:
-    with pytest.raises(ValueError, match=remedy) as caught:
-        check_transformer(transformer(**{key: value}), rule(estimator))
-    assert str(caught.value).startswith(f"{TRANSFORMER}.{key}={value} is not possible: ")
+    """In the driver, where the recipe says it, and in the worker, where the model has it."""
+    overriding = engine(override_transformer_config={key: value})
+    for check, found in (
+        (check_transformer, transformer(**{key: value})),
+        (check_megatron, overriding),
+    ):
+        with pytest.raises(ValueError, match=remedy) as caught:
+            check(found, rule(estimator))
+        assert str(caught.value).startswith(f"{TRANSFORMER}.{key}={value!r} is not possible: ")
+
+
+@pytest.mark.parametrize("scope", ["attention", ("shared_experts",)])
+def test_a_scope_without_experts_has_no_units_of_theirs(scope: Any) -> None:
+    few = engine(
+        tensor_model_parallel_size=4, expert_tensor_parallel_size=1, expert_model_parallel_size=2
+    )
+    check_megatron(few, rule(scope=scope))
+    with pytest.raises(ValueError, match="slice of the tokens"):
+        check_megatron(few, rule(scope="all"))
 
 
 def test_fused_weight_gradients_pass_no_hook() -> None:
