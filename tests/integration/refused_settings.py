@@ -94,7 +94,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     (
         [*MEGATRON, f"{ACTOR}.megatron.context_parallel_size=2"],
         f"{ACTOR}.megatron.context_parallel_size=2",
-        ["slice of the tokens", "use split_half", "set it to 1"],
+        ["slice of the tokens", "use sequence or split_half", "set it to 1"],
     ),
     (
         [*MEGATRON, "actor_rollout_ref.model.lora.rank=8"],
@@ -136,7 +136,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
             f"{ACTOR}.megatron.expert_model_parallel_size=2",
         ],
         f"{ACTOR}.megatron.expert_model_parallel_size=2",
-        ["slice of the tokens", "use split_half"],
+        ["slice of the tokens", "split_half"],
     ),
     # What the worker would find in the built model, told before it starts.
     *(
