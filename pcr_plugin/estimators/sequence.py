@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.probed_columns import ProbedColumns
 from pcr_plugin.gradients import Gradients, LinearLayer, Local, Side
-from pcr_plugin.statistics import TokenRows, projected, row_products, row_sums, signs
+from pcr_plugin.statistics import (
+    TokenRows,
+    projected,
+    row_products,
+    row_sums,
+    sign_bits,
+    unpacked,
+)
 
 _REMEDY = "The variance would be wrong. Use pcr.variance.estimator=split_half."
 
@@ -109,7 +116,7 @@ class SequenceEstimator:
     def begin(self) -> None:
         """Forget the last step; the next pass draws new directions."""
         self._problem, self._seconds = "", 0.0
-        self._directions.clear()
+        self._forget()
 
     def start_micro_batch(self, tokens: TokenRows, sizes: Tensor) -> None:
         """Announce the micro-batch whose backward pass comes next.
@@ -133,13 +140,14 @@ class SequenceEstimator:
             run(None)
         start = time.perf_counter()
         self._note(self._was_missed())
+        self._tokens = []
         self._sum_up(objective)
         self._seconds += time.perf_counter() - start
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""
-        self._directions.clear()
         counted = self._all_sizes() if self._ranks.counts_units else self._squares.new_zeros(0)
+        self._forget()
         ones = torch.ones_like(self._squares[:, 0])
         return UnitColumns(
             squares=self._squares * self._scale,
@@ -151,10 +159,11 @@ class SequenceEstimator:
 
     def _sum_up(self, objective: Objective) -> None:
         """Put the rows' parts together, then square: ranks that share them all take part."""
-        found = torch.cat(self._found) if self._found else self._columns.empty(0)
-        total = self._ranks.sum_all(found.sum(dim=0))
-        rows, sizes = self._ranks.sum_parts(found), self._all_sizes()[:, None]
-        weighted = torch.where(sizes > 0, rows.square() / sizes, 0.0).sum(dim=0)
+        rows = torch.cat(self._found) if self._found else self._columns.empty(0)
+        self._found = []
+        total = self._ranks.sum_all(rows.sum(dim=0))
+        squares, sizes = self._ranks.sum_parts(rows).square_(), self._all_sizes()
+        weighted = torch.where(sizes > 0, 1 / sizes, 0.0) @ squares
         # What is equal on several ranks is counted on one: the table is summed over all of them.
         self._squares[:, objective] = self._columns.by_cell(weighted) * self._ranks.counts_rows
         square = self._columns.by_cell(total.square())
@@ -163,6 +172,11 @@ class SequenceEstimator:
     def _all_sizes(self) -> Tensor:
         return torch.cat(self._sizes) if self._sizes else self._squares.new_zeros(0)
 
+    def _forget(self) -> None:
+        """Nothing of a step's rows and directions outlives it."""
+        self._tokens, self._sizes, self._found = [], [], []
+        self._directions.clear()
+
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
         self._objective = objective
@@ -170,6 +184,9 @@ class SequenceEstimator:
         self._backward_passes = [0] * len(self._layers)
         try:
             yield
+        except BaseException:
+            self._forget()
+            raise
         finally:
             self._objective = None
 
@@ -224,8 +241,8 @@ class SequenceEstimator:
             layer = self._layers[index]
             side: Side = layer.outputs if of_outputs else layer.inputs
             seed = f"{self._step()} {layer.name} {'outputs' if of_outputs else 'inputs'}"
-            drawn = side.of_this_rank(signs(side.width, self._probes, seed))
-            self._directions[key] = drawn.to(self._device, dtype)
+            bits = side.of_this_rank(sign_bits(side.width, self._probes, seed)).to(self._device)
+            self._directions[key] = unpacked(bits, self._probes, side.width, dtype)
         return self._directions[key].to(dtype)
 
     def _does_not_fit(self, index: int, unit: int, gradients: int, inputs: int) -> str:

@@ -5,7 +5,15 @@ Imports torch alone.
 
 from pcr_plugin.statistics.inner_products import local_gramian
 from pcr_plugin.statistics.moving_average import VarianceAverage
-from pcr_plugin.statistics.probes import TokenRows, projected, row_products, row_sums, signs
+from pcr_plugin.statistics.probes import (
+    TokenRows,
+    projected,
+    row_products,
+    row_sums,
+    sign_bits,
+    signs,
+    unpacked,
+)
 from pcr_plugin.statistics.scales import scaled_variances
 from pcr_plugin.statistics.variance import variance_of_total
 
@@ -17,6 +25,8 @@ __all__ = [
     "row_products",
     "row_sums",
     "scaled_variances",
+    "sign_bits",
     "signs",
+    "unpacked",
     "variance_of_total",
 ]

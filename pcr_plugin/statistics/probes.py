@@ -25,9 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BITS = 32  # directions in a word; half of an int64, so that none is negative
 
-def signs(width: int, probes: int, seed: str) -> Tensor:
-    """One side's random directions.
+
+def sign_bits(width: int, probes: int, seed: str) -> Tensor:
+    """One side's random directions, a bit for each sign.
 
     Args:
         width: features of the whole layer on this side.
@@ -36,12 +38,43 @@ def signs(width: int, probes: int, seed: str) -> Tensor:
             rank and in every layout.
 
     Returns:
-        (width, K) of +-1 times a power of 2 near 1 / sqrt(width), which `projected` takes back:
-        in fp16 a sum over a scaled gradient's features would overflow where the gradient does not.
+        (width, words) of int64, each with the bits of 32 directions.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
-    bits = torch.randint(0, 2, (width, probes), generator=generator, dtype=torch.int8)
-    return (bits * 2 - 1) * _scale(width)
+    words = -(-probes // _BITS)
+    return torch.randint(0, 1 << _BITS, (width, words), generator=generator)
+
+
+def unpacked(bits: Tensor, probes: int, width: int, dtype: torch.dtype) -> Tensor:
+    """The signs themselves.
+
+    Args:
+        bits: (features, words) rows of `sign_bits`.
+        probes: number K of directions.
+        width: features of the whole layer on this side.
+        dtype: of the result.
+
+    Returns:
+        (features, K) of +-1 times a power of 2 near 1 / sqrt(width), which `projected` takes back:
+        in fp16 a sum over a scaled gradient's features would overflow where the gradient does not.
+    """
+    places = torch.arange(_BITS, device=bits.device)
+    found = (bits[:, :, None] >> places) & 1
+    return (found.flatten(1)[:, :probes] * 2 - 1).to(dtype) * _scale(width)
+
+
+def signs(width: int, probes: int, seed: str) -> Tensor:
+    """Both of the above, for a whole side.
+
+    Args:
+        width: features of the whole layer on this side.
+        probes: number K of directions.
+        seed: see `sign_bits`.
+
+    Returns:
+        (width, K) in float32, scaled as by `unpacked`.
+    """
+    return unpacked(sign_bits(width, probes, seed), probes, width, torch.float32)
 
 
 def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
@@ -67,14 +100,19 @@ def _scale(width: int) -> float:
 class TokenRows:
     """Which of a micro-batch's rows each token belongs to.
 
+    Rows are cut into pieces of equal length, so that one long row does not have all others padded
+    to it: at most twice as many places as tokens.
+
     Args:
         rows: number R of rows.
-        longest: tokens L of the longest.
-        places: (T,) row times L plus place in the row; R L for padding.
+        length: places L of a piece.
+        owners: (Q,) row of each piece.
+        places: (T,) piece times L plus place in the piece; Q L for padding.
     """
 
     rows: int
-    longest: int
+    length: int
+    owners: Tensor
     places: Tensor
 
     @classmethod
@@ -90,25 +128,33 @@ class TokenRows:
         order = torch.argsort(labels, stable=True)
         starts = counts.cumsum(0) - counts
         within = torch.arange(len(labels), device=labels.device) - starts[labels[order]]
-        longest = max(1, int(counts[:rows].max())) if rows else 1
+        length = max(1, -(-int(counts[:rows].sum()) // max(1, rows)))
+        pieces = (counts[:rows] + length - 1) // length
+        first = torch.nn.functional.pad(pieces.cumsum(0), (1, 0))
+        owners = torch.arange(rows, device=labels.device).repeat_interleave(pieces)
         places = torch.empty_like(labels)
-        places[order] = torch.where(
-            labels[order] < rows, labels[order] * longest + within, rows * longest
-        )
-        return cls(rows=rows, longest=longest, places=places)
+        # Padding has the place after the last piece.
+        at = first[labels[order]] * length + within
+        places[order] = torch.where(labels[order] < rows, at, len(owners) * length)
+        return cls(rows=rows, length=length, owners=owners, places=places)
 
-    def padded(self, tokens: Tensor) -> Tensor:
-        """Lay the rows out side by side.
+    def laid_out(self, tokens: Tensor) -> Tensor:
+        """Pieces side by side.
 
         Args:
             tokens: (T, K).
 
         Returns:
-            (R, L, K), zero where a row has no token.
+            (Q, L, K), zero where a piece has no token.
         """
-        size = self.rows * self.longest
-        laid_out = tokens.new_zeros(size + 1, tokens.shape[-1]).index_copy_(0, self.places, tokens)
-        return laid_out[:size].view(self.rows, self.longest, -1)
+        size = len(self.owners) * self.length
+        places = tokens.new_zeros(size + 1, tokens.shape[-1]).index_copy_(0, self.places, tokens)
+        return places[:size].view(len(self.owners), self.length, -1)
+
+    def by_row(self, of_pieces: Tensor) -> Tensor:
+        """(R, ...) the sums over every row's pieces."""
+        shape = (self.rows, *of_pieces.shape[1:])
+        return of_pieces.new_zeros(shape).index_add_(0, self.owners, of_pieces)
 
 
 def row_products(gradients: Tensor, inputs: Tensor, tokens: TokenRows) -> Tensor:
@@ -122,7 +168,7 @@ def row_products(gradients: Tensor, inputs: Tensor, tokens: TokenRows) -> Tensor
     Returns:
         (R, K, K).
     """
-    return tokens.padded(gradients).transpose(1, 2) @ tokens.padded(inputs)
+    return tokens.by_row(tokens.laid_out(gradients).transpose(1, 2) @ tokens.laid_out(inputs))
 
 
 def row_sums(gradients: Tensor, tokens: TokenRows) -> Tensor:
@@ -135,4 +181,4 @@ def row_sums(gradients: Tensor, tokens: TokenRows) -> Tensor:
     Returns:
         (R, K); the mean of their squares estimates the squared norm.
     """
-    return tokens.padded(gradients).sum(dim=1)
+    return tokens.by_row(tokens.laid_out(gradients).sum(dim=1))

@@ -103,3 +103,19 @@ def test_half_precision_is_computed_without_overflow() -> None:
     found = projected(values, ones, width)
     assert found.dtype == torch.float32
     assert torch.allclose(found, torch.full((2, 1), 1000.0 * width))
+
+
+def test_a_long_row_does_not_pad_the_others_to_it() -> None:
+    labels = torch.cat([torch.zeros(3000), torch.arange(1, 200).repeat_interleave(20)]).long()
+    rows = TokenRows.of(labels, 200)
+    laid_out = rows.laid_out(torch.ones(len(labels), 1))
+    assert laid_out.numel() <= 2 * len(labels) + 200
+    assert torch.equal(rows.by_row(laid_out.sum(dim=1)).flatten(), torch.bincount(labels).float())
+
+
+@pytest.mark.parametrize("probes", [1, 31, 32, 33, 80])
+def test_every_direction_has_bits_of_its_own(probes: int) -> None:
+    found = signs(2000, probes, "c").sign()
+    correlations = (found.T @ found) / 2000 - torch.eye(probes)
+    assert found.shape == (2000, probes)
+    assert float(correlations.abs().max()) < 6 / math.sqrt(2000)
