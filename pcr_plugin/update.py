@@ -229,7 +229,8 @@ class TwoGradientUpdate:
             self._warned = True
             logger.warning(
                 "Fewer than two units in this mini-batch: no variance, so blocks get p + beta s "
-                "(counted in pcr/degenerate_blocks). Smaller micro-batches give more units."
+                "(counted in pcr/degenerate_blocks). "
+                "Smaller micro-batches, or sequences as units (pcr.variance.estimator), give more."
             )
         settings = self.rule.settings
         return decide(

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pcr_plugin.config.checks import reject
 from pcr_plugin.distributed import group_of, is_first_of, is_first_replica, ranks_of, sum_over
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
@@ -21,6 +22,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     device_mesh: Any
     checkpoint_manager: Any
     ulysses_parallel_group: Any
+    engine_config: Any
 
     def layout(self) -> Layout:
         """One rank is one data-parallel worker; FSDP averages over ranks what veRL has
@@ -33,6 +35,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         access = Fsdp1Gradients if flat else Fsdp2Gradients
         counted = is_first_replica(self.device_mesh)
         group = group_of(self.device_mesh)
+        self._check_slices()
         return Layout(
             names=names,
             access=lambda blocks: access(self.module, blocks, counted),
@@ -41,6 +44,18 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             sequence_ranks=lambda: self._sequence_ranks(group),
             gradient_scale=1.0 / ranks_of(group),
         )
+
+    def _check_slices(self) -> None:
+        """veRL slices the tokens of a model with pictures inside of the model, not before it."""
+        ranks = self.engine_config.ulysses_sequence_parallel_size
+        pictures = hasattr(getattr(self.module, "module", self.module).config, "vision_config")
+        if pictures and ranks > 1 and self._rule.settings.variance.estimator == "sequence":
+            reject(
+                "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+                ranks,
+                "pcr.variance.estimator=sequence then cannot tell which tokens a rank of a model "
+                "with vision_config has; use split_half, or set it to 1",
+            )
 
     def _sequence_ranks(self, group: Any) -> SequenceRanks:
         """With Ulysses the ranks of a sequence group have slices of the same rows."""
@@ -58,6 +73,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         """The rows as veRL's own code pads or packs, and slices, their tokens."""
         labelled = data.copy()
         labelled["input_ids"] = labels_of_tokens(data)
+        labelled.pop("multi_modal_inputs", None)
         inputs, _ = self.prepare_model_inputs(labelled)  # type: ignore[attr-defined]
         labels: Tensor = inputs["input_ids"].flatten()
         return -1 - labels

@@ -1,6 +1,7 @@
 """The scope's linear layers of a Hugging Face model, for the estimator `sequence`."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
@@ -29,6 +30,7 @@ def linear_layers(module: nn.Module, names: Sequence[str]) -> list[LinearLayer]:
     for index, name in enumerate(names):
         owner, _, attribute = name.rpartition(".")
         members.setdefault(owner, {})[attribute] = index
+    times = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     owners = {owner: _inside(module.get_submodule(owner)) for owner in members}
     refuse_unread(
         [
@@ -36,6 +38,7 @@ def linear_layers(module: nn.Module, names: Sequence[str]) -> list[LinearLayer]:
             for owner, attributes in members.items()
             for attribute in attributes
             if not _is_read(owner, owners[owner], attribute)
+            or times[id(getattr(owners[owner], attribute, None))] > 1
         ]
     )
     return [_layer(owner, owners[owner], members[owner]) for owner in members]
@@ -55,8 +58,8 @@ def refuse_unread(names: Sequence[str]) -> None:
         reject(
             "pcr.variance.estimator",
             "sequence",
-            f"it reads linear layers that get every token, and the scope has {shown}; narrow "
-            "pcr.scope, or use split_half or micro_batch",
+            "it reads linear layers that get every token, with weights of their own, and the scope "
+            f"has {shown}; narrow pcr.scope, or use split_half or micro_batch",
         )
 
 

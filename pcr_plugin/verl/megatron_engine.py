@@ -81,7 +81,12 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
 
     def rows_of_tokens(self, data: Any) -> Tensor:
         """The rows as veRL's own code pads or packs, and slices, their tokens."""
-        return rows_of_tokens(data, self.engine_config)
+        from megatron.core.utils import unwrap_model
+
+        layout = self._get_context_parallel_layout(  # type: ignore[attr-defined]
+            unwrap_model(self.module[0])
+        )
+        return rows_of_tokens(data, self.engine_config, self.tf_config, layout)
 
     def generators(self) -> Generators:
         """Of the device and of Megatron-core's tracker."""

@@ -49,7 +49,7 @@ def megatron_linear_layers(
         for module in chunk.modules()
         for attribute, parameter in module.named_parameters(recurse=False)
     }
-    unread = [n for n, p in zip(names, parameters, strict=True) if not _is_read(*owners[p])]
+    unread = [n for n, p in zip(names, parameters, strict=True) if not _is_read(n, *owners[p])]
     refuse_unread(sorted(gather_lists(unread, group_of_all())))
     members: dict[nn.Module, dict[str, int]] = {}
     for index, parameter in enumerate(parameters):
@@ -79,12 +79,18 @@ def sequence_ranks() -> SequenceRanks:
     )
 
 
-def _is_read(module: nn.Module, attribute: str) -> bool:
+def _is_read(name: str, module: Any, attribute: str) -> bool:
+    """Experts get some of the tokens; shared ones may gather them by themselves. Multi-token
+    prediction runs the output layer once more.
+    """
     from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 
     known = type(module) in (ColumnParallelLinear, RowParallelLinear)
-    known = (known and not module.is_expert) or transformer_engine.is_linear(module)
-    return known and attribute in _FIELDS
+    known = known or transformer_engine.is_linear(module)
+    if not known or attribute not in _FIELDS or "experts." in name:
+        return False
+    twice = name.startswith("output_layer.") and getattr(module.config, "mtp_num_layers", None)
+    return not twice
 
 
 def _shape_of(module: Any) -> transformer_engine.Shape:

@@ -33,10 +33,7 @@ class Shape(NamedTuple):
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is one of those layers, with tensor-parallel communication of its own.
-
-    Those of experts have none, and get some of the tokens.
-    """
+    """Whether it is one of those layers, with tensor-parallel communication of its own."""
     return type(module).__name__ in _CLASSES and getattr(module, "parallel_mode", None) is not None
 
 

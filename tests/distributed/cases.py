@@ -203,7 +203,16 @@ PROBED = [
     *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
     *(
         c
-        for recipe in (_CHECKPOINTED, _PACKED, _MASKED, *OFFLOADED, LORA, LORA_ORIGINAL, HALF[-1])
+        for recipe in (
+            _CHECKPOINTED,
+            _PACKED,
+            _MASKED,
+            *OFFLOADED,
+            LORA,
+            LORA_ORIGINAL,
+            HALF[0],
+            HALF[-1],
+        )
         for c in _cases(recipe, "paper_sequences")
     ),
     *(c for recipe in HYBRID for c in _cases(recipe, "paper_sequences", ranks=(4,))),

@@ -205,6 +205,11 @@ PROBED = [
 CASES = [
     *AGAINST_ORACLE,
     *PROBED,
+    *(
+        c
+        for layout in (WHOLE, TENSOR, MOST)
+        for c in cases_of(layout, EXACT, "attention_sequences")
+    ),
     *cases_of(DROPOUT, PLAIN, STOCK, "sum", "observe"),
     *(case for layout in (WHOLE, SHARDED, MOST) for case in cases_of(layout, PLAIN, CONFIGURED)),
     *(case for layout in EXPERT_LAYOUTS for case in cases_of(layout, MOE, "sum", "observe")),

@@ -14,8 +14,10 @@ from tests.megatron.cases import (
     DROPOUT,
     EXACT,
     LAYOUTS,
+    MOST,
     PLAIN,
     PROBED,
+    TENSOR,
     WHOLE,
     MegatronCase,
 )
@@ -98,12 +100,21 @@ def test_observe_is_the_stock_update(layout: object, runs: MegatronRuns) -> None
         assert torch.equal(ours.gradient[name], gradient), name
 
 
-@pytest.mark.parametrize("variant", ["paper", "pcgrad"])
-@pytest.mark.parametrize("layout", STEP_OF)
+@pytest.mark.parametrize(
+    ("layout", "variant"),
+    [
+        *((layout, variant) for layout in LAYOUTS for variant in ("paper", "pcgrad")),
+        *((layout, "attention_sequences") for layout in (TENSOR, MOST)),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_alpha_does_not_depend_on_the_layout(
     layout: object, variant: str, runs: MegatronRuns
 ) -> None:
-    """The same units, whatever the model is cut into; with data-parallel ranks, too."""
+    """The same units, whatever the model is cut into; with data-parallel ranks, too.
+
+    And the same probes of attention, whose biases are cut as its rows are.
+    """
     case, whole = (_case(where, variant, EXACT) for where in (layout, WHOLE))
     spread = with_metrics(runs.records(case), 0).metrics
     alone = with_metrics(runs.records(whole), 0).metrics

@@ -276,3 +276,22 @@ def test_what_is_not_read_is_refused_by_name(name: str, module: nn.Module) -> No
     owner[last] = module
     with pytest.raises(ValueError, match=r"pcr\.variance\.estimator='sequence'.*" + name):
         linear_layers(network, [name])
+
+
+def test_a_weight_of_two_layers_is_refused() -> None:
+    """The hooks on one of them would read a part of its gradient."""
+    network = nn.ModuleDict({"first": nn.Linear(WIDTH, WIDTH), "second": nn.Linear(WIDTH, WIDTH)})
+    network["second"].weight = network["first"].weight
+    with pytest.raises(ValueError, match=r"first\.weight"):
+        linear_layers(network, ["first.weight", "first.bias"])
+
+
+def test_nothing_outlives_the_step() -> None:
+    trial = Trial()
+    trial.estimate(PACKED)
+    held = [value for value in vars(trial.estimator).values() if isinstance(value, list | dict)]
+    assert [len(value) for value in held if any(map(torch.is_tensor, _values(value)))] == []
+
+
+def _values(found: list[Any] | dict[Any, Any]) -> list[Any]:
+    return list(found.values()) if isinstance(found, dict) else found

@@ -67,9 +67,9 @@ def test_a_fused_layer_has_its_norm() -> None:
     assert shape_of(TELayerNormColumnParallelLinear(WIDTH, 4)).prepare is not None
 
 
-def test_experts_and_other_layers_are_not_read() -> None:
-    of_expert = TEColumnParallelLinear(WIDTH, 4)
-    assert is_linear(of_expert)
-    of_expert.parallel_mode = None
-    assert not is_linear(of_expert)
+def test_layers_without_communication_and_others_are_not_read() -> None:
+    layer = TEColumnParallelLinear(WIDTH, 4)
+    assert is_linear(layer)
+    layer.parallel_mode = None
+    assert not is_linear(layer)
     assert not is_linear(nn.Linear(WIDTH, 4))
