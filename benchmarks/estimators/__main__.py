@@ -29,6 +29,7 @@ from benchmarks.estimators.probing import measure_memory, measure_probes
 from benchmarks.estimators.settings import SMALL, Settings
 from benchmarks.estimators.stepping import measure_steps
 from benchmarks.estimators.training import train
+from pcr_plugin.config.settings import DEFAULT_PROBES
 from pcr_plugin.demo.start import prepare
 
 
@@ -73,6 +74,7 @@ def measure(settings: Settings, start: Path) -> dict[str, Any]:
         "scope_bytes": _scope_bytes(passes),
         "layers": len(passes.engine.layout().linear_layers(_access(passes))),
         "differences": differences,
+        "chosen_probes": DEFAULT_PROBES,
     }
 
 
@@ -130,8 +132,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a minute, to see whether it works")
     for name in ("orders", "seeds", "repeats"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--kept", type=int, nargs="*", help="training steps before the batches")
     given = parser.parse_args()
-    changes = {n: v for n in ("orders", "seeds", "repeats") if (v := vars(given)[n]) is not None}
+    names = ("orders", "seeds", "repeats", "kept")
+    changes = {name: found for name in names if (found := vars(given)[name]) is not None}
     settings = replace(SMALL if given.small else Settings(), **changes)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     report = {

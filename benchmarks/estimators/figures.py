@@ -39,7 +39,7 @@ def quality(estimates: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, f
     Returns:
         Per objective the relative bias, its standard error and the relative standard deviation,
         means over blocks and batches; of alpha the bias, the standard deviation, the mean absolute
-        error and the share of errors above `LARGE`; the share of estimates below 0.
+        error and the share of errors above `LARGE`.
     """
     found, truth = torch.cat(list(estimates), dim=1), torch.cat(list(exact))
     figures: dict[str, float] = {"repeats": len(found)}
@@ -55,7 +55,6 @@ def quality(estimates: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, f
     figures["alpha_sd"] = float(wrong.std(dim=0).mean())
     figures["alpha_error"] = float(wrong.abs().mean())
     figures["alpha_large"] = float((wrong.abs() > LARGE).double().mean())
-    figures["negative"] = float((found < 0).any(dim=-1).double().mean())
     return figures
 
 

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,9 @@ def measure_probes(passes: Passes, kept: Kept, settings: Settings) -> dict[int, 
     return found
 
 
-def measure_memory(passes: Passes, kept: Kept, settings: Settings, micro_batches: int) -> Any:
+def measure_memory(
+    passes: Passes, kept: Kept, settings: Settings, micro_batches: int
+) -> dict[int, int]:
     """Bytes that an estimator holds in tensors before the last backward pass of an objective.
 
     Args:
@@ -52,11 +55,19 @@ def measure_memory(passes: Passes, kept: Kept, settings: Settings, micro_batches
         Number of probes to bytes.
     """
     data = engine_batch(kept.batch, range(settings.rows), micro_batches)
-    bare = look_on(passes, data, [])
-    return {
-        probes: look_on(passes, data, [new_estimator(passes, probes, 1)]) - bare
-        for probes in settings.probes
-    }
+
+    def held(estimators: Sequence[SequenceEstimator]) -> int:
+        found = []
+
+        def measure(announced: int) -> None:
+            if announced == micro_batches * len(Objective):
+                found.append(_bytes_of_tensors())
+
+        look_on(passes, data, estimators, measure)
+        return found[0]
+
+    bare = held([])
+    return {probes: held([new_estimator(passes, probes, 1)]) - bare for probes in settings.probes}
 
 
 def new_estimator(passes: Passes, probes: int, step: int) -> SequenceEstimator:
@@ -83,32 +94,35 @@ def new_estimator(passes: Passes, probes: int, step: int) -> SequenceEstimator:
     )
 
 
-def look_on(passes: Passes, data: Any, estimators: Sequence[SequenceEstimator]) -> int:
+def look_on(
+    passes: Passes,
+    data: Any,
+    estimators: Sequence[SequenceEstimator],
+    after_forward: Callable[[int], None] = lambda announced: None,
+) -> None:
     """Run both objectives' passes with some estimators.
 
     Args:
         passes: of the engine.
         data: for the engine.
         estimators: that are told of every micro-batch.
-
-    Returns:
-        Bytes of all tensors that Python knows at the end of the last forward pass.
+        after_forward: called before every backward pass with the number of those so far, this one
+            included.
     """
-    held = 0
+    announced = 0
 
     def announce(micro_batch: Any) -> None:
-        nonlocal held
+        nonlocal announced
         weights = sizes_of_rows(micro_batch, passes.actor.loss_agg_mode)
         tokens = TokenRows.of(passes.engine.rows_of_tokens(micro_batch), len(weights))
         for estimator in estimators:
             estimator.start_micro_batch(tokens, weights)
-        if len(estimators) <= 1:
-            held = _bytes_of_tensors()
+        announced += 1
+        after_forward(announced)
 
     with passes.engine.train_mode():
         for objective in reversed(Objective):
-            _nested(estimators, objective, lambda o=objective: passes.run(o, data, announce))
-    return held
+            _nested(estimators, objective, partial(passes.run, objective, data, announce))
 
 
 def _nested(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pcr_plugin.config.settings import DEFAULT_PROBES
 from pcr_plugin.demo.start import StartSettings
 from pcr_plugin.demo.warm_start import Schedule
 
@@ -50,18 +51,18 @@ SMALL = Settings(
         layers=2,
         width=64,
         heads=2,
-        examples=300,
+        examples=600,
         prompts=8,
-        schedule=Schedule(steps=60, text_rows=1, examples=24),
+        schedule=Schedule(steps=250, text_rows=1, examples=24, learning_rate=4e-3),
     ),
     prompts=8,
     answers=4,
-    response=10,
+    response=16,
     kept=(2,),
     learning_rate=1e-3,
     micro_batches=(4, 16),
-    probes=(4, 16),
-    orders=200,
+    probes=(4, DEFAULT_PROBES),
+    orders=100,
     seeds=24,
     repeats=2,
 )
