@@ -20,15 +20,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.estimators.exact import Exact, measure_exact
+from benchmarks.estimators.exact import DRAWS, Exact, measure_exact
 from benchmarks.estimators.figures import about, quality, resampled
 from benchmarks.estimators.orders import random_orders, units
 from benchmarks.estimators.page import page
 from benchmarks.estimators.passes import Passes
 from benchmarks.estimators.probing import measure_memory, measure_probes
+from benchmarks.estimators.rollouts import Batch
 from benchmarks.estimators.settings import SMALL, Settings
 from benchmarks.estimators.stepping import measure_steps
 from benchmarks.estimators.training import train
+from pcr_plugin.blocks import partition
 from pcr_plugin.config.settings import DEFAULT_PROBES
 from pcr_plugin.demo.start import prepare
 
@@ -57,29 +59,52 @@ def measure(settings: Settings, start: Path) -> dict[str, Any]:
         costs, differences = measure_steps(settings, kept[-1], exact[-1], probed[-1], orders)
         middle = sorted(settings.micro_batches)[len(settings.micro_batches) // 2]
         passes = Passes(settings, kept[-1], estimator="sequence")
-        memory = measure_memory(passes, kept[-1], settings, middle)
+        held = {
+            "memory": measure_memory(passes, kept[-1], settings, middle),
+            "memory_micro_batches": middle,
+            **_scope(passes),
+        }
+    batches = [one.batch for one in kept]
+    return {
+        **summary(settings, batches, [one.step for one in kept], exact, probed),
+        "costs": costs,
+        "differences": differences,
+        **held,
+    }
+
+
+def summary(
+    settings: Settings,
+    batches: list[Batch],
+    steps: list[int],
+    exact: list[Exact],
+    probed: list[dict[int, torch.Tensor]],
+) -> dict[str, Any]:
+    """The figures of the estimates.
+
+    Args:
+        settings: see there.
+        batches: that were measured.
+        steps: of training before each.
+        exact: per batch.
+        probed: per batch.
+    """
     return {
         "batches": [
-            {"step": one.step, **about(one.batch, its)}
-            for one, its in zip(kept, exact, strict=True)
+            {"step": step, **about(batch, its)}
+            for step, batch, its in zip(steps, batches, exact, strict=True)
         ],
         "estimates": [*_of_orders(settings, exact), *_of_probes(settings, exact, probed)],
+        "exact": quality([its.variances.expand(2, -1, -1) for its in exact], exact),
         "resampled": quality(
-            [resampled(its, settings.orders, seed) for seed, its in enumerate(exact)],
-            [its.variances for its in exact],
+            [resampled(its, settings.orders, seed) for seed, its in enumerate(exact)], exact
         ),
-        "costs": costs,
-        "memory": {str(probes): held for probes, held in memory.items()},
-        "memory_micro_batches": middle,
-        "scope_bytes": _scope_bytes(passes),
-        "layers": len(passes.engine.layout().linear_layers(_access(passes))),
-        "differences": differences,
+        "draws": DRAWS,
         "chosen_probes": DEFAULT_PROBES,
     }
 
 
 def _of_orders(settings: Settings, exact: list[Exact]) -> list[dict[str, Any]]:
-    truth = [its.variances for its in exact]
     rows = []
     for count in settings.micro_batches:
         for name in ("micro_batch", "split_half"):
@@ -88,7 +113,7 @@ def _of_orders(settings: Settings, exact: list[Exact]) -> list[dict[str, Any]]:
                 orders = random_orders(settings.rows, settings.orders, seed)
                 found = [its.with_units(units(name, order, count)) for order in orders]
                 estimates.append(torch.stack(found))
-            figures = quality(estimates, truth)
+            figures = quality(estimates, exact)
             rows.append({"estimator": name, "micro_batches": count, "probes": 0, **figures})
     return rows
 
@@ -96,28 +121,25 @@ def _of_orders(settings: Settings, exact: list[Exact]) -> list[dict[str, Any]]:
 def _of_probes(
     settings: Settings, exact: list[Exact], probed: list[dict[int, torch.Tensor]]
 ) -> list[dict[str, Any]]:
-    truth = [its.variances for its in exact]
     return [
         {
             "estimator": "sequence",
             "micro_batches": 0,
             "probes": probes,
-            **quality([found[probes] for found in probed], truth),
+            **quality([found[probes] for found in probed], exact),
         }
         for probes in settings.probes
     ]
 
 
-def _access(passes: Passes) -> Any:
-    from pcr_plugin.blocks import partition
-
+def _scope(passes: Passes) -> dict[str, int]:
     layout = passes.engine.layout()
-    return layout.access(partition(layout.names, "mlp", "module"))
-
-
-def _scope_bytes(passes: Passes) -> int:
+    gradients = layout.access(partition(layout.names, "mlp", "module"))
     named = dict(passes.engine.module.named_parameters())
-    return sum(named[name].numel() * 4 for name in _access(passes).names)
+    return {
+        "scope_bytes": sum(named[name].numel() * 4 for name in gradients.names),
+        "layers": len(layout.linear_layers(gradients)),
+    }
 
 
 def _say(line: str) -> None:
@@ -137,12 +159,14 @@ def main() -> None:
     names = ("orders", "seeds", "repeats", "kept")
     changes = {name: found for name in names if (found := vars(given)[name]) is not None}
     settings = replace(SMALL if given.small else Settings(), **changes)
+    # The passes are small; on a busy machine two threads wait for each other.
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     report = {
         "command": " ".join(["VERL_PLATFORM=cpu python -m benchmarks.estimators", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads",
+        f"{torch.get_num_threads()} thread(s)",
         "versions": {name: version(name) for name in ("torch", "verl", "transformers")},
         "settings": asdict(settings),
         **measure(settings, given.start),

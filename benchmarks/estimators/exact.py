@@ -1,6 +1,7 @@
 """The variance over sequences, from the gradient of every sequence on its own."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from pcr_plugin.estimators import Objective
 from pcr_plugin.gradients import Gradients
 from pcr_plugin.statistics import variance_of_total
 from pcr_plugin.verl import host
+
+DRAWS = 2000  # of whole batches
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Exact:
     cosines: Tensor
     rest: float
 
-    @property
+    @cached_property
     def variances(self) -> Tensor:
         """(B, 2) V with the sequences as units."""
         return self.with_units(torch.eye(len(self.weights), dtype=torch.float64))
@@ -49,6 +52,30 @@ class Exact:
         weighted = (squares / (members @ self.weights)).sum(dim=-1)
         units = torch.tensor(float(len(members)))
         return variance_of_total(weighted, self.products.sum(dim=(2, 3)), units)
+
+    @cached_property
+    def redrawn(self) -> Tensor:
+        """(B, 2) trace of the covariance of g, without a formula for it.
+
+        The batch's sequences are drawn again with replacement, and every drawn batch has the
+        gradient that veRL's token-mean gives it: the sum of the g_i over its share of the tokens.
+        """
+        count = len(self.weights)
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randint(count, (DRAWS, count), generator=generator)
+        times = torch.zeros(DRAWS, count, dtype=torch.float64)
+        times.scatter_add_(1, rows, torch.ones_like(times))
+        factors = times / (times @ self.weights)[:, None]
+        off = factors - factors.mean(dim=0)
+        total = torch.einsum("ki,boij,kj->bo", off, self.products, off) / (DRAWS - 1)
+        return total * count / (count - 1)
+
+    def residual(self) -> Tensor:
+        """(B, 2) N / (N - 1) sum_i ||g_i - w_i g||^2, the same as V where all w_i are equal."""
+        own = self.products.diagonal(dim1=2, dim2=3)
+        across, whole = self.products.sum(dim=3), self.products.sum(dim=(2, 3))
+        terms = own - 2 * self.weights * across + self.weights**2 * whole[..., None]
+        return terms.sum(dim=-1) * len(self.weights) / (len(self.weights) - 1)
 
     def spread(self) -> Tensor:
         """(N, B, 2) terms whose sum is V: w_i ||g_i / w_i - g||^2 / (N - 1)."""

@@ -29,19 +29,21 @@ def alphas(variances: Tensor) -> Tensor:
     return bayesian_strength(scaled).reshape(variances.shape[:-1])
 
 
-def quality(estimates: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
+def quality(estimates: Sequence[Tensor], exact: Sequence[Exact]) -> dict[str, float]:
     """How far estimates are from the exact values.
 
     Args:
         estimates: per batch (repeats, B, 2) of V.
-        exact: per batch (B, 2).
+        exact: per batch.
 
     Returns:
         Per objective the relative bias, its standard error and the relative standard deviation,
         means over blocks and batches; of alpha the bias, the standard deviation, the mean absolute
-        error and the share of errors above `LARGE`.
+        error and the share of errors above `LARGE`. Names with `redrawn`: against what the
+        gradient varies by when the batch is drawn again.
     """
-    found, truth = torch.cat(list(estimates), dim=1), torch.cat(list(exact))
+    found, truth = torch.cat(list(estimates), dim=1), torch.cat([its.variances for its in exact])
+    redrawn = torch.cat([its.redrawn for its in exact])
     figures: dict[str, float] = {"repeats": len(found)}
     for objective, name in ((Objective.PLASTICITY, "pla"), (Objective.STABILITY, "sta")):
         errors = found[..., objective] / truth[:, objective] - 1
@@ -50,11 +52,14 @@ def quality(estimates: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, f
         figures[f"bias_{name}"] = float(of_repeats.mean())
         figures[f"bias_{name}_error"] = float(of_repeats.std() / len(of_repeats) ** 0.5)
         figures[f"sd_{name}"] = float(errors.std(dim=0).mean())
+        ratios = found[..., objective] / redrawn[:, objective]
+        figures[f"redrawn_{name}"] = float(ratios.mean() - 1)
     wrong = alphas(found) - alphas(truth)
     figures["alpha_bias"] = float(wrong.mean())
     figures["alpha_sd"] = float(wrong.std(dim=0).mean())
     figures["alpha_error"] = float(wrong.abs().mean())
     figures["alpha_large"] = float((wrong.abs() > LARGE).double().mean())
+    figures["alpha_redrawn"] = float((alphas(found) - alphas(redrawn)).abs().mean())
     return figures
 
 
@@ -88,8 +93,13 @@ def about(batch: Any, exact: Exact) -> dict[str, Any]:
         "reward": float(batch.rewards.mean()),
         "without_advantage": batch.without_advantage,
         "tokens": float(batch.tokens.sum()),
+        "shortest": float(batch.tokens.min()),
+        "longest": float(batch.tokens.max()),
         "variances": exact.variances.tolist(),
         "alpha": alphas(exact.variances).tolist(),
+        "redrawn": (exact.variances / exact.redrawn).tolist(),
+        "residual": (exact.residual() / exact.redrawn).tolist(),
+        "alpha_redrawn": alphas(exact.redrawn).tolist(),
         "cosines": exact.cosines.tolist(),
         "questions_as_units": (by_question / exact.variances).tolist(),
         "alpha_of_questions": alphas(by_question).tolist(),

@@ -6,74 +6,90 @@ PAGE = """# Which estimator of the variance
 
 Alpha is a ratio of two variances, and every estimator of them has an error. Here the errors are
 measured on real batches, against the exact value: the gradient of every sequence on its own, one
-sequence at a time, and V of [design.md](design.md) with these as units (their gradients add up to
-the batch's within {rest:.0e}).
+sequence at a time, and V of [design.md](design.md) with these as units. These gradients add up to
+the batch's within {rest:.0e}.
 
 Command: `{command}`
 
-{date}, {machine}, {versions}. The demo's model after its supervised steps, trained by veRL's
-FSDP2 engine with GRPO and the KL loss (beta {beta:g}, learning rate {rate:g}); batches of {rows}
-sequences ({prompts} questions, {answers} answers to each, temperature 1), one optimizer step each.
-{kept} of them are measured, every one before the policy is trained on it. Token-mean aggregation,
-so sequences weigh by their tokens. Blocks: the {blocks} MLPs. Alpha is that of the preset `paper`,
-over all blocks, whether they are in conflict or not.
+{date}, {machine}, {versions}. The demo's model after its supervised steps, trained by veRL's FSDP2
+engine with GRPO and the KL loss (beta {beta:g}, learning rate {rate:g}), one optimizer step per
+batch of {rows} sequences ({prompts} questions, {answers} answers to each, temperature 1). The
+measured batches ({kept} of them) are measured before the policy is trained on them. Token-mean
+aggregation, so sequences weigh by their tokens. {blocks} blocks, the MLPs. Alpha is that of the
+preset `paper`, of all blocks, in conflict or not.
 
 {batches}
-The last column: V with the {answers} answers to a question as one unit, over V with sequences as
-units. GRPO subtracts the mean of a question's rewards, so its answers are not independent. veRL
-takes them apart when it balances ranks and micro-batches, which is why sequences are the units.
+`redrawn`: the batch's sequences are drawn again with replacement, {draws} times, and the variance
+of the gradients of the drawn batches is taken, without any formula. `by question`: the {answers}
+answers to a question as one unit of the formula. Answers to one question are not independent; veRL
+takes them apart when it balances ranks and micro-batches, so an estimator cannot have these units.
+
+**What the formula measures.** With sequences as units V is not what the gradient varies by when
+they weigh differently, as under token-mean: it is off by {formula_pla:+.0%} (p) and
+{formula_sta:+.0%} (s). Dividing ||g_i||^2 by w_i is right if what a sequence contributes per token
+is the less noisy the longer it is. Here answers of {shortest:.0f} tokens stand beside answers of
+{longest:.0f}, and it is not. N / (N - 1) sum_i ||g_i - w_i g||^2 assumes nothing of the kind, is
+the same for equal weights, and is within {residual:.1%} of the redrawn variance in every block.
+Micro-batches of many sequences weigh nearly the same, so for them the formula is nearly right. In
+sequence-mean modes all sequences weigh the same.
 
 ## Errors
 
 {errors}
-Relative to the exact V of every block; means over blocks and batches. For `micro_batch` and
-`split_half` over {orders} random orders of the rows; for `sequence` over {seeds} seeds of the
-directions. The bias has its standard error behind it. The last row is no estimator: it is what
-the exact V itself varies by when the batch's sequences are drawn again with replacement. An error
-that is well below it is not worth a cost.
+Relative to the exact V of the formula, sequences as units; means over blocks and batches; the bias
+with its standard error. `redrawn`: bias against the redrawn variance, and for alpha the mean
+distance from the alpha of these. For `micro_batch` and `split_half` over {orders} random orders of
+the rows, for `sequence` over {seeds} seeds of the directions. The last row is no estimator: it is
+what the exact V varies by from one drawn batch to the next, the noise that V has because a batch is
+finite.
 
-The estimates for `sequence` come from the estimator itself in the engine's passes. Those for the
-other two are the same sums over the exact gradients' inner products, for many more orders than
-there is time for. Whole updates with each estimator agree with that: mean V of the update against
-the one expected for its order or its seed, at every number of micro-batches, differs by at most
+What is in the table for `sequence` comes from the estimator itself, in passes of the engine. For
+the other two it is the same sums over inner products of the exact gradients, for many more orders
+than there is time to run. Whole updates of the engine with each estimator agree with both: the
+update's mean V differs from the one expected for its order, or its seed, by at most
 {micro_difference:.0e} (`micro_batch`), {half_difference:.0e} (`split_half`) and
-{sequence_difference:.0e} (`sequence`, whose V is the same for every number of micro-batches).
+{sequence_difference:.0e} (`sequence`), relative, at every number of micro-batches.
 
 ## Cost
 
 {costs}
-Seconds of one whole update (two passes, statistics, clip, step) and the share of
-`actor/pcr/seconds` in it; medians of {timed} updates, interleaved. The model is {width} wide, so
-that K directions are {directions} of a layer's inputs; a wider model does more work per probe, and
-the share is smaller.
+Seconds of one whole update (two passes, statistics, clip, step), and the share of
+`actor/pcr/seconds` in it; medians of {timed} update(s) of each kind, interleaved. The model is only
+{width} wide. What a probe costs per token grows with the width, what the layer costs with its
+square, so with a wider model the share is smaller.
 
 Memory: `micro_batch` keeps a number per block and micro-batch. `split_half` keeps one more gradient
 of the scope for either objective, {halves:.1f} MB here. `sequence` keeps, with K probes and L
 linear layers,
 
-- until a micro-batch's backward pass, 4 K L bytes for every token of it, padding included;
-- until the end of an objective's pass, 8 K^2 L bytes for every sequence of the rank;
-- the directions, 4 K bytes for every input and output of a layer.
+- 4 K L bytes for every token of a micro-batch, padding included, until its backward pass;
+- 8 K^2 L bytes for every sequence of the rank, until the end of an objective's pass;
+- 4 K bytes for every input and output feature of the layers: the directions.
 
 {memory}
-None of this depends on the width but the directions, while what `split_half` keeps grows with the
-number of parameters.
+Only the directions grow with the width; what `split_half` keeps grows with the parameters.
 
 ## What to take
 
-- `sequence` has no bias that can be told from 0 (at most {sequence_sigmas:.1f} standard errors),
-  and its error does not depend on micro-batches. With {best} probes V is off by {best_pla:.0%} (p)
-  and {best_sta:.0%} (s), alpha by {best_alpha:.3f} on average; that is less than the
-  {noise_pla:.0%} and {noise_sta:.0%} that the batch's own finite size does to V. Twice the probes
-  halve it, for four times the numbers kept per sequence.
-- `micro_batch` with {few} micro-batches is off by {few_pla:.0%} and {few_sta:.0%}, and alpha by
-  more than 0.1 in {few_large:.0%} of the blocks; with {many} by {many_pla:.0%} and {many_sta:.0%},
-  and {many_large:.0%}. It costs next to nothing, so with many micro-batches (all ranks' count) of
-  about equal numbers of tokens it is the cheap choice; with few of them take `sequence`.
+- `sequence` has no bias against the formula with sequences as units (at most {sequence_sigmas:.1f}
+  standard errors), and micro-batches do not enter. With {best} probes V of p is off by
+  {best_pla:.0%} and V of s by {best_sta:.0%} (standard deviations), where the finite batch alone
+  makes {noise_pla:.0%} and {noise_sta:.0%}; alpha by {best_error:.3f} on average, and by more than
+  0.1 in {best_large:.1%} of all cases. Together with the batch's own noise the standard deviation
+  of alpha is {best_added:.0%} larger than without that error ({other_probes}). Under token-mean
+  its V is the formula's: {best_redrawn_pla:+.0%} and {best_redrawn_sta:+.0%} against the redrawn
+  variance. Take it where all sequences weigh the same, and where there are fewer than {few}
+  micro-batches.
+- `micro_batch` costs next to nothing. The micro-batches of all ranks count. With {few} of them its
+  standard deviation is {few_pla:.0%} and {few_sta:.0%}, with {many} {many_pla:.0%} and
+  {many_sta:.0%}. Under token-mean its bias depends on how many sequences are in one: against the
+  redrawn variance {few_redrawn_pla:+.0%} and {few_redrawn_sta:+.0%} with {few_rows},
+  {many_redrawn_pla:+.0%} and {many_redrawn_sta:+.0%} with {many_rows}. Take it under token-mean
+  with several sequences in a micro-batch, and wherever micro-batches are many.
 - `split_half` has two units however many micro-batches there are: V is off by {half_pla:.0%} and
-  {half_sta:.0%}, and alpha by more than 0.1 in {half_large:.0%} of the blocks. It is for what the
-  other two cannot read (experts or norms in the scope, Ulysses with `micro_batch`), and for
-  `pcr/cos_unbiased`; give it a moving average (`pcr.variance.ema`).
+  {half_sta:.0%} (standard deviations). Take it for what the others cannot read (for example experts
+  with `sequence`, Ulysses with `micro_batch`) and for `pcr/cos_unbiased`, and average V over steps
+  (`pcr.variance.ema`).
 """
 
 
@@ -85,46 +101,68 @@ def page(report: dict[str, Any]) -> str:
     """
     settings, best = report["settings"], report["chosen_probes"]
     counts = settings["micro_batches"]
-    few = _row(report, "micro_batch", min(counts))
-    many = _row(report, "micro_batch", max(counts))
-    half = _row(report, "split_half", max(counts))
-    chosen = _row(report, "sequence", 0, best)
-    probed = [row for row in report["estimates"] if row["estimator"] == "sequence"]
-    sigmas = [abs(r[f"bias_{o}"]) / r[f"bias_{o}_error"] for r in probed for o in ("pla", "sta")]
-    width = settings["start"]["width"]
-    values = {
-        **report,
-        **settings,
+    rows = {
+        "few": _row(report, "micro_batch", min(counts)),
+        "many": _row(report, "micro_batch", max(counts)),
+        "half": _row(report, "split_half", max(counts)),
+        "best": _row(report, "sequence", 0, best),
+        "noise": report["resampled"],
+    }
+    values = {**report, **settings, **_conditions(report), "best": best}
+    values |= {"few": min(counts), "many": max(counts)}
+    values |= {f"{n}_rows": values["rows"] // values[n] for n in ("few", "many")}
+    for name, row in rows.items():
+        values |= {f"{name}_pla": row["sd_pla"], f"{name}_sta": row["sd_sta"]}
+        values |= {f"{name}_error": row["alpha_error"], f"{name}_large": row["alpha_large"]}
+        for objective in ("pla", "sta"):
+            values[f"{name}_redrawn_{objective}"] = row[f"redrawn_{objective}"]
+    probed = [row for row in report["estimates"] if row["probes"]]
+    others = [row for row in probed if row["probes"] != best]
+    values["best_added"] = _added(rows["best"], report)
+    values["other_probes"] = ", ".join(
+        f"{_added(row, report):.0%} with {row['probes']} probes" for row in others
+    )
+    biases = [(row, f"bias_{objective}") for row in probed for objective in ("pla", "sta")]
+    values["sequence_sigmas"] = max(abs(row[name]) / row[name + "_error"] for row, name in biases)
+    return PAGE.format_map(values)
+
+
+def _conditions(report: dict[str, Any]) -> dict[str, Any]:
+    settings, differences = report["settings"], report["differences"]
+    return {
         "rest": max(batch["rest"] for batch in report["batches"]),
         "versions": ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
         "rate": settings["learning_rate"],
         "rows": settings["prompts"] * settings["answers"],
         "kept": len(report["batches"]),
+        "shortest": min(batch["shortest"] for batch in report["batches"]),
+        "longest": max(batch["longest"] for batch in report["batches"]),
+        "formula_pla": report["exact"]["redrawn_pla"],
+        "formula_sta": report["exact"]["redrawn_sta"],
+        "residual": max(
+            abs(ratio - 1)
+            for batch in report["batches"]
+            for block in batch["residual"]
+            for ratio in block
+        ),
         "blocks": len(report["batches"][0]["alpha"]),
         "batches": _batches(report),
         "errors": _errors(report),
         "costs": _costs(report),
         "memory": _memory(report),
         "timed": settings["repeats"] - 1,
-        "width": width,
-        "directions": ", ".join(f"1/{width // probes}" for probes in settings["probes"]),
+        "width": settings["start"]["width"],
         "halves": 2 * report["scope_bytes"] / 1e6,
-        "micro_difference": report["differences"]["micro_batch"],
-        "half_difference": report["differences"]["split_half"],
-        "sequence_difference": report["differences"]["sequence"],
-        "sequence_sigmas": max(sigmas),
-        "best": best,
-        "best_alpha": chosen["alpha_error"],
-        "few": min(counts),
-        "many": max(counts),
-        "few_large": few["alpha_large"],
-        "many_large": many["alpha_large"],
-        "half_large": half["alpha_large"],
+        "micro_difference": differences["micro_batch"],
+        "half_difference": differences["split_half"],
+        "sequence_difference": differences["sequence"],
     }
-    named = {"best": chosen, "few": few, "many": many, "half": half, "noise": report["resampled"]}
-    for name, row in named.items():
-        values |= {f"{name}_pla": row["sd_pla"], f"{name}_sta": row["sd_sta"]}
-    return PAGE.format_map(values)
+
+
+def _added(row: dict[str, Any], report: dict[str, Any]) -> float:
+    """By how much an estimator's noise makes that of alpha larger than the batch does alone."""
+    ratio: float = row["alpha_sd"] / report["resampled"]["alpha_sd"]
+    return (1 + ratio**2) ** 0.5 - 1
 
 
 def _row(report: dict[str, Any], name: str, count: int, probes: int = 0) -> dict[str, Any]:
@@ -143,16 +181,19 @@ def _name(row: dict[str, Any]) -> str:
 
 def _batches(report: dict[str, Any]) -> str:
     lines = [
-        "| training steps | reward | questions without advantage | cosine of p and s "
-        "| alpha, exact | questions as units: V of p, V of s |",
-        "|---|---|---|---|---|---|",
+        "| training steps | reward | cosine of p and s | V of p: formula / redrawn | by question "
+        "| V of s: formula / redrawn | by question | alpha, exact | redrawn | by question |",
+        "|---" * 10 + "|",
     ]
     for batch in report["batches"]:
-        ratios = [_range([row[i] for row in batch["questions_as_units"]]) for i in (0, 1)]
-        lines.append(
-            f"| {batch['step']} | {batch['reward']:.2f} | {batch['without_advantage']:.0%} "
-            f"| {_range(batch['cosines'])} | {_range(batch['alpha'])} | {', '.join(ratios)} |"
-        )
+        ratios = [
+            _range([row[objective] for row in batch[name]])
+            for objective in (0, 1)
+            for name in ("redrawn", "questions_as_units")
+        ]
+        names = ("alpha", "alpha_redrawn", "alpha_of_questions")
+        cells = [_range(batch["cosines"]), *ratios, *(_range(batch[name]) for name in names)]
+        lines.append(f"| {batch['step']} | {batch['reward']:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -162,21 +203,21 @@ def _range(values: list[float]) -> str:
 
 def _errors(report: dict[str, Any]) -> str:
     lines = [
-        "| estimator | micro-batches | V of p: bias | sd | V of s: bias | sd "
-        "| alpha: sd | mean error | off by > 0.1 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| estimator | micro-batches | V of p: bias | sd | redrawn | V of s: bias | sd | redrawn "
+        "| alpha: sd | mean error | off by > 0.1 | redrawn |",
+        "|---" * 12 + "|",
     ]
     rows = [(_name(row), str(row["micro_batches"] or "any"), row) for row in report["estimates"]]
-    rows.append(("(the batch drawn again)", "", report["resampled"]))
+    rows.append(("(exact, the batch drawn again)", "", report["resampled"]))
     for name, count, row in rows:
         variances = " | ".join(
             f"{100 * row['bias_' + o]:+.1f} ± {100 * row['bias_' + o + '_error']:.1f} % "
-            f"| {100 * row['sd_' + o]:.0f} %"
+            f"| {row['sd_' + o]:.0%} | {row['redrawn_' + o]:+.0%}"
             for o in ("pla", "sta")
         )
         lines.append(
-            f"| {name} | {count} | {variances} | {row['alpha_sd']:.3f} "
-            f"| {row['alpha_error']:.3f} | {row['alpha_large']:.0%} |"
+            f"| {name} | {count} | {variances} | {row['alpha_sd']:.3f} | {row['alpha_error']:.3f} "
+            f"| {row['alpha_large']:.0%} | {row['alpha_redrawn']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
