@@ -25,8 +25,8 @@ answers to a question as one unit of the formula. Answers to one question are no
 takes them apart when it balances ranks and micro-batches, so an estimator cannot have these units.
 
 **What the formula measures.** With sequences as units V is not what the gradient varies by when
-they weigh differently, as under token-mean: it is off by {formula_pla:+.0%} (p) and
-{formula_sta:+.0%} (s). Dividing ||g_i||^2 by w_i is right if what a sequence contributes per token
+they weigh differently, as under token-mean: it is {formula_pla} times that (p) and {formula_sta}
+times (s). Dividing ||g_i||^2 by w_i is right if what a sequence contributes per token
 is the less noisy the longer it is. Here answers of {shortest:.0f} tokens stand beside answers of
 {longest:.0f}, and it is not. N / (N - 1) sum_i ||g_i - w_i g||^2 assumes nothing of the kind, is
 the same for equal weights, and is within {residual:.1%} of the redrawn variance in every block.
@@ -37,10 +37,10 @@ sequence-mean modes all sequences weigh the same.
 
 {errors}
 Relative to the exact V of the formula, sequences as units; means over blocks and batches; the bias
-with its standard error. `redrawn`: bias against the redrawn variance, and for alpha the mean
-distance from the alpha of these. For `micro_batch` and `split_half` over {orders} random orders of
-the rows, for `sequence` over {seeds} seeds of the directions. The last row is no estimator: it is
-what the exact V varies by from one drawn batch to the next, the noise that V has because a batch is
+with its standard error. `redrawn`: mean size of the bias against the redrawn variance, and for
+alpha the mean distance from the alpha of these. For `micro_batch` and `split_half` over {orders}
+random orders of the rows, for `sequence` over {seeds} seeds of the directions. The last row is no
+estimator: it is what the exact V varies by from one drawn batch to the next, the noise that V has because a batch is
 finite.
 
 What is in the table for `sequence` comes from the estimator itself, in passes of the engine. For
@@ -77,20 +77,24 @@ Only the directions grow with the width; what `split_half` keeps grows with the 
   makes {noise_pla:.0%} and {noise_sta:.0%}; alpha by {best_error:.3f} on average, and by more than
   0.1 in {best_large:.1%} of all cases. Together with the batch's own noise the standard deviation
   of alpha is {best_added:.0%} larger than without that error ({other_probes}). Under token-mean
-  its V is the formula's: {best_redrawn_pla:+.0%} and {best_redrawn_sta:+.0%} against the redrawn
-  variance. Take it where all sequences weigh the same, and where there are fewer than {few}
-  micro-batches.
+  its V is the formula's, {formula_pla} and {formula_sta} times the redrawn variance, and its alpha
+  is {best_from_redrawn:.3f} from that of the redrawn variances on average. Take it where all
+  sequences weigh the same, and where there are fewer than {few} micro-batches.
 - `micro_batch` costs next to nothing. The micro-batches of all ranks count. With {few} of them its
   standard deviation is {few_pla:.0%} and {few_sta:.0%}, with {many} {many_pla:.0%} and
-  {many_sta:.0%}. Under token-mean its bias depends on how many sequences are in one: against the
-  redrawn variance {few_redrawn_pla:+.0%} and {few_redrawn_sta:+.0%} with {few_rows},
-  {many_redrawn_pla:+.0%} and {many_redrawn_sta:+.0%} with {many_rows}. Take it under token-mean
+  {many_sta:.0%}. Under token-mean the size of its bias depends on how many sequences are in
+  one: against the redrawn variance {few_redrawn_pla:.0%} and {few_redrawn_sta:.0%} with {few_rows},
+  {many_redrawn_pla:.0%} and {many_redrawn_sta:.0%} with {many_rows}, and its alpha is on average
+  {few_from_redrawn:.3f} and {many_from_redrawn:.3f} from the redrawn one. Take it under token-mean
   with several sequences in a micro-batch, and wherever micro-batches are many.
 - `split_half` has two units however many micro-batches there are: V is off by {half_pla:.0%} and
   {half_sta:.0%} (standard deviations). Take it for what the others cannot read (for example experts
   with `sequence`, Ulysses with `micro_batch`) and for `pcr/cos_unbiased`, and average V over steps
   (`pcr.variance.ema`).
 """
+
+
+_OBJECTIVES = ((0, "pla"), (1, "sta"))
 
 
 def page(report: dict[str, Any]) -> str:
@@ -114,6 +118,7 @@ def page(report: dict[str, Any]) -> str:
     for name, row in rows.items():
         values |= {f"{name}_pla": row["sd_pla"], f"{name}_sta": row["sd_sta"]}
         values |= {f"{name}_error": row["alpha_error"], f"{name}_large": row["alpha_large"]}
+        values[f"{name}_from_redrawn"] = row["alpha_redrawn"]
         for objective in ("pla", "sta"):
             values[f"{name}_redrawn_{objective}"] = row[f"redrawn_{objective}"]
     probed = [row for row in report["estimates"] if row["probes"]]
@@ -137,8 +142,7 @@ def _conditions(report: dict[str, Any]) -> dict[str, Any]:
         "kept": len(report["batches"]),
         "shortest": min(batch["shortest"] for batch in report["batches"]),
         "longest": max(batch["longest"] for batch in report["batches"]),
-        "formula_pla": report["exact"]["redrawn_pla"],
-        "formula_sta": report["exact"]["redrawn_sta"],
+        **_formula(report),
         "residual": max(
             abs(ratio - 1)
             for batch in report["batches"]
@@ -157,6 +161,12 @@ def _conditions(report: dict[str, Any]) -> dict[str, Any]:
         "half_difference": differences["split_half"],
         "sequence_difference": differences["sequence"],
     }
+
+
+def _formula(report: dict[str, Any]) -> dict[str, str]:
+    """How many times the redrawn variance V of the formula is, over blocks and batches."""
+    ratios = [block for batch in report["batches"] for block in batch["redrawn"]]
+    return {f"formula_{name}": _range([row[i] for row in ratios]) for i, name in _OBJECTIVES}
 
 
 def _added(row: dict[str, Any], report: dict[str, Any]) -> float:
@@ -212,7 +222,7 @@ def _errors(report: dict[str, Any]) -> str:
     for name, count, row in rows:
         variances = " | ".join(
             f"{100 * row['bias_' + o]:+.1f} ± {100 * row['bias_' + o + '_error']:.1f} % "
-            f"| {row['sd_' + o]:.0%} | {row['redrawn_' + o]:+.0%}"
+            f"| {row['sd_' + o]:.0%} | {row['redrawn_' + o]:.0%}"
             for o in ("pla", "sta")
         )
         lines.append(
