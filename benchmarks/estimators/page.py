@@ -40,8 +40,8 @@ Relative to the exact V of the formula, sequences as units; means over blocks an
 with its standard error. `redrawn`: mean size of the bias against the redrawn variance, and for
 alpha the mean distance from the alpha of these. For `micro_batch` and `split_half` over {orders}
 random orders of the rows, for `sequence` over {seeds} seeds of the directions. The last row is no
-estimator: it is what the exact V varies by from one drawn batch to the next, the noise that V has because a batch is
-finite.
+estimator: it is what the exact V varies by from one drawn batch to the next, the noise that V has
+because a batch is finite.
 
 What is in the table for `sequence` comes from the estimator itself, in passes of the engine. For
 the other two it is the same sums over inner products of the exact gradients, for many more orders
