@@ -1,0 +1,1 @@
+"""What every estimator of the variance gives on real batches, against the exact value."""
