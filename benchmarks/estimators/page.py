@@ -91,6 +91,12 @@ Only the directions grow with the width; what `split_half` keeps grows with the 
   {half_sta:.0%} (standard deviations). Take it for what the others cannot read (for example experts
   with `sequence`, Ulysses with `micro_batch`) and for `pcr/cos_unbiased`, and average V over steps
   (`pcr.variance.ema`).
+
+The default is `micro_batch`: it costs next to nothing, reads every parameter, experts and norms
+included, and under token-mean, veRL's default, it is the closest to what the gradient varies by as
+long as several sequences are in a micro-batch. `sequence` is the one to choose where `micro_batch`
+has two or three units or is refused (one micro-batch per rank on few ranks, Ulysses), and in
+sequence-mean modes.
 """
 
 
