@@ -154,12 +154,6 @@ def check_model(model: Any, strategy: str) -> None:
             True,
             "not shown to be right; set it to false",
         )
-    if (model.get("tiled_mlp", None) or {}).get("enabled", False):
-        reject(
-            "actor_rollout_ref.model.tiled_mlp.enabled",
-            True,
-            "an MLP that runs again in pieces gives its gradients in pieces; set it to false",
-        )
     if strategy.endswith("megatron"):
         _check_adapters(model)
 

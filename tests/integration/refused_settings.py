@@ -41,11 +41,6 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         )
     ),
     (
-        ["actor_rollout_ref.model.tiled_mlp.enabled=True"],
-        "tiled_mlp.enabled=True",
-        ["set it to false"],
-    ),
-    (
         ["actor_rollout_ref.model.use_fused_kernels=True"],
         "use_fused_kernels=True",
         ["set it to false"],
