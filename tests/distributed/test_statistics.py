@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.distributed.cases import AGAINST_ORACLE, Case
+from tests.distributed.cases import AGAINST_ORACLE, PROBED, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle
 from tests.distributed.variants import STOCK, VARIANTS
@@ -18,7 +18,7 @@ TOLERANCE = {"fp32": 3e-6, "fp16": 1e-2, "bf16": 5e-2}
 
 CASES = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")
-    for case in AGAINST_ORACLE
+    for case in (*AGAINST_ORACLE, *PROBED)
     for ranks in case.ranks
     if case.variant != STOCK
 ]
