@@ -16,16 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
+from pcr_plugin.estimators.last_projection import LastProjection
 from pcr_plugin.estimators.probed_columns import ProbedColumns
+from pcr_plugin.estimators.probed_rows import ProbedRows
 from pcr_plugin.gradients import Gradients, LinearLayer, Local, Side
-from pcr_plugin.statistics import (
-    TokenRows,
-    projected,
-    row_products,
-    row_sums,
-    sign_bits,
-    unpacked,
-)
+from pcr_plugin.statistics import TokenRows, projected, sign_bits, unpacked
 
 _REMEDY = "The variance would be wrong. Use pcr.variance.estimator=split_half."
 
@@ -88,13 +83,13 @@ class SequenceEstimator:
         self._ranks = ranks
         self._in_order = in_order
         # Of the pass under way: one entry per micro-batch.
-        self._tokens: list[TokenRows] = []
-        self._sizes: list[Tensor] = []
-        self._found: list[Tensor] = []
+        self._units: list[ProbedRows] = []
         self._backward_passes = [0] * len(layers)
-        self._directions: dict[tuple[int, bool], Tensor] = {}
+        self._shared = LastProjection()
+        self._directions: dict[tuple[int, bool, torch.dtype], Tensor] = {}
         self._squares = torch.zeros(cells, 2, dtype=torch.float64, device=device)
         self._totals = torch.zeros_like(self._squares)
+        self._sizes = self._squares.new_zeros(0)
         self._objective: Objective | None = None
         self._problem, self._seconds, self._has_hooks = "", 0.0, False
 
@@ -126,9 +121,8 @@ class SequenceEstimator:
                 a layer gathers them.
             sizes: (R,) number n_i of tokens or sequences of each row. Rows of size 0 are dropped.
         """
-        self._tokens.append(tokens)
-        self._sizes.append(sizes.to(self._device, torch.float64))
-        self._found.append(self._columns.empty(tokens.rows))
+        sizes = sizes.to(self._device, torch.float64)
+        self._units.append(ProbedRows(tokens, sizes, self._columns, len(self._layers)))
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on."""
@@ -140,13 +134,12 @@ class SequenceEstimator:
             run(None)
         start = time.perf_counter()
         self._note(self._was_missed())
-        self._tokens = []
         self._sum_up(objective)
         self._seconds += time.perf_counter() - start
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step; the shards are not needed."""
-        counted = self._all_sizes() if self._ranks.counts_units else self._squares.new_zeros(0)
+        counted = self._sizes * self._ranks.counts_units
         self._forget()
         ones = torch.ones_like(self._squares[:, 0])
         return UnitColumns(
@@ -159,28 +152,27 @@ class SequenceEstimator:
 
     def _sum_up(self, objective: Objective) -> None:
         """Put the rows' parts together, then square: ranks that share them all take part."""
-        rows = torch.cat(self._found) if self._found else self._columns.empty(0)
-        self._found = []
+        rows = torch.cat([self._columns.empty(0), *(unit.finish() for unit in self._units)])
         total = self._ranks.sum_all(rows.sum(dim=0))
-        squares, sizes = self._ranks.sum_parts(rows).square_(), self._all_sizes()
-        weighted = torch.where(sizes > 0, 1 / sizes, 0.0) @ squares
+        self._sizes = torch.cat([self._sizes[:0], *(unit.sizes for unit in self._units)])
+        self._units = []
+        squares = self._ranks.sum_parts(rows).square_()
+        weighted = torch.where(self._sizes > 0, 1 / self._sizes, 0.0) @ squares
         # What is equal on several ranks is counted on one: the table is summed over all of them.
         self._squares[:, objective] = self._columns.by_cell(weighted) * self._ranks.counts_rows
         square = self._columns.by_cell(total.square())
         self._totals[:, objective] = square * self._ranks.counts_sums
 
-    def _all_sizes(self) -> Tensor:
-        return torch.cat(self._sizes) if self._sizes else self._squares.new_zeros(0)
-
     def _forget(self) -> None:
         """Nothing of a step's rows and directions outlives it."""
-        self._tokens, self._sizes, self._found = [], [], []
+        self._units = []
+        self._shared = LastProjection()
         self._directions.clear()
 
     @contextmanager
     def _watching(self, objective: Objective) -> Iterator[None]:
         self._objective = objective
-        self._tokens, self._sizes, self._found = [], [], []
+        self._units = []
         self._backward_passes = [0] * len(self._layers)
         try:
             yield
@@ -203,9 +195,13 @@ class SequenceEstimator:
         if self._objective is None or not result.requires_grad:
             return
         start = time.perf_counter()
-        side = self._layers[index].inputs
+        layer = self._layers[index]
+        side = layer.inputs
         tokens = side.prepare(inputs[0] if inputs else next(iter(named.values())))
-        hidden = projected(tokens, self._signs(index, False, tokens.dtype), side.width)
+        hidden = self._shared.get(layer.reads, tokens)
+        if hidden is None:
+            hidden = projected(tokens, self._signs(index, False, tokens.dtype), side.width)
+            self._shared.keep(layer.reads, tokens, hidden)
         result.register_hook(partial(self._backward, index, hidden))
         self._seconds += time.perf_counter() - start
 
@@ -217,39 +213,32 @@ class SequenceEstimator:
         layer = self._layers[index]
         signal = projected(gradient, self._signs(index, True, gradient.dtype), layer.outputs.width)
         signal, hidden = layer.outputs.gather(signal), layer.inputs.gather(hidden)
-        latest = len(self._tokens) - 1
-        unit = self._backward_passes[index] if self._in_order else latest
+        unit = self._backward_passes[index] if self._in_order else len(self._units) - 1
         self._backward_passes[index] += 1
         if found := self._does_not_fit(index, unit, len(signal), len(hidden)):
             self._note(found)
         else:
-            self._add(index, unit, signal, hidden)
+            self._units[unit].add(layer, signal, hidden)
         self._seconds += time.perf_counter() - start
-
-    def _add(self, index: int, unit: int, signal: Tensor, hidden: Tensor) -> None:
-        layer, tokens, found = self._layers[index], self._tokens[unit], self._found[unit]
-        if layer.weight is not None:
-            products = row_products(signal, hidden, tokens).flatten(1)
-            found[:, self._columns.of(layer.weight)] += products
-        if layer.bias is not None and layer.counts_bias:
-            found[:, self._columns.of(layer.bias)] += row_sums(signal, tokens)
 
     def _signs(self, index: int, of_outputs: bool, dtype: torch.dtype) -> Tensor:
         """Drawn once a step, for both objectives and all micro-batches."""
-        key = (index, of_outputs)
-        if key not in self._directions:
+        key = (index, of_outputs, dtype)
+        drawn = self._directions.get(key)
+        if drawn is None:
             layer = self._layers[index]
             side: Side = layer.outputs if of_outputs else layer.inputs
-            seed = f"{self._step()} {layer.name} {'outputs' if of_outputs else 'inputs'}"
+            name = layer.name if of_outputs else layer.reads or layer.name
+            seed = f"{self._step()} {name} {'outputs' if of_outputs else 'inputs'}"
             bits = side.of_this_rank(sign_bits(side.width, self._probes, seed)).to(self._device)
-            self._directions[key] = unpacked(bits, self._probes, side.width, dtype)
-        return self._directions[key].to(dtype)
+            drawn = self._directions[key] = unpacked(bits, self._probes, side.width, dtype)
+        return drawn
 
     def _does_not_fit(self, index: int, unit: int, gradients: int, inputs: int) -> str:
         name = self._layers[index].name
-        if unit >= len(self._tokens) or unit < 0:
+        if unit >= len(self._units) or unit < 0:
             return f"got a gradient of {name!r} more often than micro-batches"
-        tokens = len(self._tokens[unit].places)
+        tokens = len(self._units[unit].tokens.places)
         if gradients == inputs == tokens:
             return ""
         return (
@@ -258,7 +247,7 @@ class SequenceEstimator:
         )
 
     def _was_missed(self) -> str:
-        fewer = [i for i, count in enumerate(self._backward_passes) if count < len(self._tokens)]
+        fewer = [i for i, count in enumerate(self._backward_passes) if count < len(self._units)]
         unseen = [i for i in fewer if self._in_order or not self._backward_passes[i]]
         held = self._gradients.read() if unseen else []
         for i in unseen:
@@ -267,7 +256,7 @@ class SequenceEstimator:
             if any(shard is not None and bool(shard.any()) for shard in own):
                 return (
                     f"saw {self._backward_passes[i]} gradients of {layer.name!r} in "
-                    f"{len(self._tokens)} micro-batches"
+                    f"{len(self._units)} micro-batches"
                 )
         return ""
 

@@ -43,6 +43,8 @@ class LinearLayer:
         name: in the whole model, the same in every layout.
         inputs: the side of x.
         outputs: the side of y.
+        reads: what layers have in common that may get the same x, which is then read once with
+            the directions of all; `None` for directions of its own.
         weight: index of W among the scope's parameters here; `None` outside.
         bias: of b.
         counts_bias: whether this rank's b is one that no other of its tensor-parallel ranks has,
@@ -53,6 +55,7 @@ class LinearLayer:
     name: str
     inputs: Side
     outputs: Side
+    reads: str | None = None
     weight: int | None = None
     bias: int | None = None
     counts_bias: bool = True

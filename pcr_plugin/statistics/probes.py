@@ -21,11 +21,12 @@ a sum over layers of any quadratic form of the P_i one of the same form of the G
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-_BITS = 32  # directions in a word; half of an int64, so that none is negative
+_BITS = 8  # directions in a byte
 
 
 def sign_bits(width: int, probes: int, seed: str) -> Tensor:
@@ -38,43 +39,51 @@ def sign_bits(width: int, probes: int, seed: str) -> Tensor:
             rank and in every layout.
 
     Returns:
-        (width, words) of int64, each with the bits of 32 directions.
+        (width, bytes) of uint8, each with the bits of 8 directions.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
-    words = -(-probes // _BITS)
-    return torch.randint(0, 1 << _BITS, (width, words), generator=generator)
+    size = (width, -(-probes // _BITS))
+    return torch.randint(0, 1 << _BITS, size, generator=generator, dtype=torch.uint8)
 
 
 def unpacked(bits: Tensor, probes: int, width: int, dtype: torch.dtype) -> Tensor:
     """The signs themselves.
 
     Args:
-        bits: (features, words) rows of `sign_bits`.
+        bits: (features, bytes) rows of `sign_bits`.
         probes: number K of directions.
         width: features of the whole layer on this side.
         dtype: of the result.
 
     Returns:
-        (features, K) of +-1 times a power of 2 near 1 / sqrt(width), which `projected` takes back:
-        in fp16 a sum over a scaled gradient's features would overflow where the gradient does not.
+        (features, K) of +-1; for fp16 times a power of 2 near 1 / sqrt(width), which `projected`
+        takes back: a sum over a scaled gradient's features would overflow where the gradient does
+        not.
     """
-    places = torch.arange(_BITS, device=bits.device)
-    found = (bits[:, :, None] >> places) & 1
-    return (found.flatten(1)[:, :probes] * 2 - 1).to(dtype) * _scale(width)
+    table = _signs_of_bytes(_scale(width, dtype), dtype, bits.device)
+    return table[bits.long()].flatten(1)[:, :probes].contiguous()
 
 
-def signs(width: int, probes: int, seed: str) -> Tensor:
+@cache
+def _signs_of_bytes(scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(256, 8) the signs that each byte stands for, times the scale."""
+    values, places = torch.arange(1 << _BITS, device=device), torch.arange(_BITS, device=device)
+    return (((values[:, None] >> places) & 1) * 2 - 1).to(dtype) * scale
+
+
+def signs(width: int, probes: int, seed: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Both of the above, for a whole side.
 
     Args:
         width: features of the whole layer on this side.
         probes: number K of directions.
         seed: see `sign_bits`.
+        dtype: of the result.
 
     Returns:
-        (width, K) in float32, scaled as by `unpacked`.
+        (width, K), scaled as by `unpacked`.
     """
-    return unpacked(sign_bits(width, probes, seed), probes, width, torch.float32)
+    return unpacked(sign_bits(width, probes, seed), probes, width, dtype)
 
 
 def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
@@ -89,11 +98,13 @@ def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
         (tokens, K) in float32 at least.
     """
     thin = values.flatten(0, -2) @ directions
-    return thin.to(torch.promote_types(thin.dtype, torch.float32)) / _scale(width)
+    scale = _scale(width, thin.dtype)
+    wide = thin.to(torch.promote_types(thin.dtype, torch.float32))
+    return wide if scale == 1.0 else wide / scale
 
 
-def _scale(width: int) -> float:
-    return 2.0 ** -round(math.log2(width) / 2)
+def _scale(width: int, dtype: torch.dtype) -> float:
+    return 2.0 ** -round(math.log2(width) / 2) if dtype == torch.float16 else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +153,14 @@ class TokenRows:
         """Pieces side by side.
 
         Args:
-            tokens: (T, K).
+            tokens: (T, ...).
 
         Returns:
-            (Q, L, K), zero where a piece has no token.
+            (Q, L, ...), zero where a piece has no token.
         """
-        size = len(self.owners) * self.length
-        places = tokens.new_zeros(size + 1, tokens.shape[-1]).index_copy_(0, self.places, tokens)
-        return places[:size].view(len(self.owners), self.length, -1)
+        size, of_token = len(self.owners) * self.length, tokens.shape[1:]
+        places = tokens.new_zeros(size + 1, *of_token).index_copy_(0, self.places, tokens)
+        return places[:size].view(len(self.owners), self.length, *of_token)
 
     def by_row(self, of_pieces: Tensor) -> Tensor:
         """(R, ...) the sums over every row's pieces."""
@@ -158,27 +169,29 @@ class TokenRows:
 
 
 def row_products(gradients: Tensor, inputs: Tensor, tokens: TokenRows) -> Tensor:
-    """P_i of every row.
+    """P_i of every row and layer.
 
     Args:
-        gradients: (T, K) projected gradients of the layer's outputs.
-        inputs: (T, K) projected inputs.
+        gradients: (T, layers, K) projected gradients of the layers' outputs.
+        inputs: (T, layers, K) projected inputs.
         tokens: the row of each token.
 
     Returns:
-        (R, K, K).
+        (R, layers, K, K).
     """
-    return tokens.by_row(tokens.laid_out(gradients).transpose(1, 2) @ tokens.laid_out(inputs))
+    left = tokens.laid_out(gradients).permute(0, 2, 3, 1)
+    right = tokens.laid_out(inputs).transpose(1, 2)
+    return tokens.by_row(left @ right)
 
 
 def row_sums(gradients: Tensor, tokens: TokenRows) -> Tensor:
-    """The probes of a bias, whose gradient is sum_t d_t.
+    """The probes of biases, whose gradients are sum_t d_t.
 
     Args:
-        gradients: (T, K) projected gradients of the layer's outputs.
+        gradients: (T, layers, K) projected gradients of the layers' outputs.
         tokens: the row of each token.
 
     Returns:
-        (R, K); the mean of their squares estimates the squared norm.
+        (R, layers, K); the mean of their squares estimates the squared norm.
     """
     return tokens.by_row(tokens.laid_out(gradients).sum(dim=1))

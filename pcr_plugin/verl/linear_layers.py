@@ -76,9 +76,12 @@ def _is_read(owner: str, module: nn.Module, attribute: str) -> bool:
 
 def _layer(owner: str, module: nn.Module, indices: dict[str, int]) -> LinearLayer:
     assert isinstance(module, nn.Linear)
+    name = _WRAPPER.sub("", owner)
     return LinearLayer(
         module=module,
-        name=_WRAPPER.sub("", owner),
+        name=name,
+        # Gate and up, or query, key and value, have one input.
+        reads=f"{name.rpartition('.')[0]} {module.in_features}",
         inputs=Side(width=module.in_features),
         outputs=Side(width=module.out_features),
         weight=indices.get("weight"),

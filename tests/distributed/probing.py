@@ -44,7 +44,10 @@ def probed(gradient: Gradient, directions: Directions) -> Gradient:
         if attribute == "bias":
             found[name] = left.T @ values / left.shape[1] ** 0.5
         elif values.dim() == 2:
-            found[name] = _two_sided(left, values, directions(layer, "inputs", values.shape[1]))
+            # Layers of one module may read the same tensor, in the same directions.
+            inputs = values.shape[1]
+            right = directions(f"{layer.rpartition('.')[0]} {inputs}", "inputs", inputs)
+            found[name] = _two_sided(left, values, right)
     return found
 
 
