@@ -220,12 +220,13 @@ class TwoGradientEngine(ABC):
             lambda _: self._extras.auxiliary_pass(),
         )
         needed = self._extras.has_losses and not self._rule.observes
-        metrics = self._update.run(
-            split.beta,
-            stability.run,
-            plasticity.run,
-            partial(auxiliary.run, None) if needed else None,
-        )
+        with self._extras.forgotten_on_error():
+            metrics = self._update.run(
+                split.beta,
+                stability.run,
+                plasticity.run,
+                partial(auxiliary.run, None) if needed else None,
+            )
         outputs = plasticity.output(), stability.output(), split.beta, auxiliary.output()
         return merge(*outputs), metrics
 

@@ -32,3 +32,7 @@ class Extras:
     def unseen(self) -> AbstractContextManager[None]:
         """Around passes that the model must not remember."""
         return nullcontext()
+
+    def forgotten_on_error(self) -> AbstractContextManager[None]:
+        """Around all passes of a step: one that fails leaves no trace in the model."""
+        return nullcontext()

@@ -78,8 +78,34 @@ class MegatronExtras(Extras):
         """Passes after which tokens counted and bias are as before; only losses are logged."""
         return self._routers_kept()
 
-    def _routers_kept(self) -> AbstractContextManager[None]:
-        return _kept([tensor for router in self._routers for tensor in _state(router)])
+    @contextmanager
+    def forgotten_on_error(self) -> Iterator[None]:
+        """After a step that fails, tokens counted and bias are as before it, for who goes on."""
+        restore = self._remember()
+        try:
+            yield
+        except BaseException:
+            restore()
+            raise
+
+    @contextmanager
+    def _routers_kept(self) -> Iterator[None]:
+        restore = self._remember()
+        try:
+            yield
+        finally:
+            restore()
+
+    def _remember(self) -> Callable[[], None]:
+        """What brings the routers back to where they are now."""
+        tensors = [tensor for router in self._routers for tensor in _state(router)]
+        before = [tensor.clone() for tensor in tensors]
+
+        def restore() -> None:
+            for tensor, values in zip(tensors, before, strict=True):
+                tensor.copy_(values)
+
+        return restore
 
     @contextmanager
     def _without_losses(self) -> Iterator[None]:
@@ -109,17 +135,6 @@ class MegatronExtras(Extras):
         finally:
             for config, value in before:
                 setattr(config, field, value)
-
-
-@contextmanager
-def _kept(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Tensors have the same values afterwards."""
-    before = [tensor.clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        for tensor, values in zip(tensors, before, strict=True):
-            tensor.copy_(values)
 
 
 def _state(router: Any) -> list[Tensor]:

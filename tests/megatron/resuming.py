@@ -3,6 +3,7 @@
 `python -m tests.megatron.resuming <rank> <ranks> <folder> <train|resume|other>`
 """
 
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.distributed.recipe import Recipe
 from tests.distributed.variants import STOCK
 from tests.megatron.cases import SHARDED, WHOLE, MegatronCase
 from tests.megatron.records import MegatronRecord
-from tests.support import megatron_cpu, megatron_verl_cpu
+from tests.megatron.shares import PRELOADED
 from tests.support.megatron_layout import Layout
 
 RECIPE = Recipe(name="resumed", model="even", batches=("even", "even"), learning_rate=1e-3)
@@ -84,8 +85,7 @@ def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
 
 def main(rank: int, ranks: int, folder: Path, phase: str) -> None:
     """Run a phase and save what it recorded."""
-    megatron_cpu.install()
-    megatron_verl_cpu.install()
+    importlib.import_module(PRELOADED)
     torch.set_num_threads(1)
     inputs = Inputs.load(folder.parent)
     records: Records = {}

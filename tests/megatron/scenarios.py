@@ -1,6 +1,7 @@
 """What does not fit the scheme of one engine that makes a few steps."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,9 +10,11 @@ import torch
 
 from pcr_plugin.estimators import Objective
 from tests.distributed.inputs import Inputs
-from tests.megatron.cases import PLAIN, SCALED, TENSOR, MegatronCase
+from tests.megatron.cases import SCALED, TENSOR, MegatronCase
 from tests.megatron.records import MegatronRecord
-from tests.megatron.running import build, run_step
+from tests.megatron.router_cases import INTERRUPTED
+from tests.megatron.running import build, remembered, run_step
+from tests.support.megatron_cpu import exactly
 
 _SCALE, _SMALLER, _TOO_LARGE = 2.0**10, 2.0**8, 2.0**40
 _STEPS = replace(SCALED, batches=("even", "even"))
@@ -42,31 +45,41 @@ def overflow(inputs: Inputs) -> MegatronRecord:
     return record
 
 
-def interrupted(inputs: Inputs) -> MegatronRecord:
+def interrupted(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
     """A step that ends with an error in its second pass, when something is set aside already.
 
+    With halves after the first of them, when the routers have counted its tokens.
+
+    Args:
+        case: what to run; its own record has the same step without the error before it.
+        inputs: models and mini-batches.
+
     Returns:
-        The same step once more; then on an engine of its own. The error is that of the first.
+        The same step once more. The error is that of the first, and the routers' memory what both
+        have left.
     """
-    case = MegatronCase(recipe=PLAIN, layout=TENSOR, variant="paper", ranks=(2,))
     record = MegatronRecord()
-    actor, engine = build(case, inputs)
-    engine._estimator.collect = partial(_fail_at_plasticity, engine._estimator.collect)
-    try:
-        run_step(case, inputs, actor, engine, 0)
-    except MemoryError as error:
-        record.error = repr(error)
-    del engine._estimator.collect
-    record.steps.append(run_step(case, inputs, actor, engine, 0))
-    actor, engine = build(case, inputs)
-    record.steps.append(run_step(case, inputs, actor, engine, 0))
+    with exactly() if case.recipe.precision == "fp64" else nullcontext():
+        actor, engine = build(case, inputs)
+        engine._estimator.collect = partial(_fail_at_plasticity, engine._estimator.collect)
+        try:
+            run_step(case, inputs, actor, engine, 0)
+        except MemoryError as error:
+            record.error = repr(error)
+        record.routers.append(remembered(engine))
+        del engine._estimator.collect
+        record.steps.append(run_step(case, inputs, actor, engine, 0))
+        record.routers.append(remembered(engine))
     return record
 
 
 def _fail_at_plasticity(collect: Any, objective: Objective, run: Any) -> None:
-    if objective is Objective.PLASTICITY:
+    def broken(part: int | None) -> None:
+        if part == 0:
+            run(part)
         raise MemoryError("in the second pass")
-    collect(objective, run)
+
+    collect(objective, broken if objective is Objective.PLASTICITY else run)
 
 
 def _set_scale(engine: Any, scale: float) -> None:
@@ -78,5 +91,5 @@ def _set_scale(engine: Any, scale: float) -> None:
 # Name to function and the number of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {
     "overflow": (overflow, 2),
-    "interrupted": (interrupted, 2),
+    **{f"interrupted-{case.name}": (partial(interrupted, case), 2) for case in INTERRUPTED},
 }

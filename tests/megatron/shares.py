@@ -10,7 +10,10 @@ from tests.megatron.cases import CASES, MegatronCase
 from tests.megatron.mistaken_cases import MISTAKEN, RIGHT
 from tests.megatron.router_cases import MISTAKEN_ROUTERS, REPLAYED, ROUTER_CASES
 
-_PER_PROCESS = 30
+# What every rank needs.
+PRELOADED = "tests.megatron.preloaded"
+
+_PER_PROCESS = 15
 # veRL changes the routers of the whole process for the replay.
 _ALL = (
     *(*CASES, *RIGHT, *MISTAKEN, *AUXILIARY_CASES, *MISTAKEN_AUXILIARY),

@@ -9,6 +9,7 @@ import torch
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import CaseRecord, StepRecord
 from tests.megatron.resuming import LAYOUTS
+from tests.megatron.shares import PRELOADED
 from tests.support.launch import run_ranks
 
 Phase = list[dict[str, CaseRecord]]
@@ -18,7 +19,7 @@ FIRST = "decoder.layers.0.mlp"
 
 def launch(root: Path, phase: str, ranks: int) -> Phase:
     folder = root / f"resuming_{phase}"
-    run_ranks("tests.megatron.resuming", ranks, folder, arguments=[phase])
+    run_ranks("tests.megatron.resuming", ranks, folder, arguments=[phase], preloaded=PRELOADED)
     return [torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 

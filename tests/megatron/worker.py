@@ -1,6 +1,7 @@
 """One rank: runs a share of the cases. `python -m ... <rank> <ranks> <folder> <share>`."""
 
 import gc
+import importlib
 import logging
 import sys
 import time
@@ -12,8 +13,7 @@ import torch.distributed as dist
 from tests.distributed.inputs import Inputs
 from tests.megatron.mistakes import mistake_of
 from tests.megatron.records import MegatronRecord
-from tests.megatron.shares import shares
-from tests.support import megatron_cpu, megatron_verl_cpu
+from tests.megatron.shares import PRELOADED, shares
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ def main(rank: int, ranks: int, folder: Path, share: int) -> None:
         folder: two levels below `inputs.pt`; for the rendezvous and the records.
         share: which cases, see `tests.megatron.shares`.
     """
-    megatron_cpu.install()
-    megatron_verl_cpu.install()
+    importlib.import_module(PRELOADED)
     from tests.megatron.running import run_case
     from tests.megatron.scenarios import SCENARIOS
 

@@ -7,12 +7,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.forking import ROOT, Forked
+
 _LINES_SHOWN = 40
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 def run_ranks(
-    module: str, ranks: int, folder: Path, *, arguments: Sequence[str] = (), timeout: float = 400
+    module: str,
+    ranks: int,
+    folder: Path,
+    *,
+    arguments: Sequence[str] = (),
+    timeout: float = 400,
+    preloaded: str | None = None,
+    beside: Sequence[tuple[Path, Sequence[str]]] = (),
 ) -> None:
     """Run `python -m module <rank> <ranks> <folder> <arguments>` once per rank.
 
@@ -24,26 +34,22 @@ def run_ranks(
         folder: for rendezvous, logs and results.
         arguments: further ones.
         timeout: seconds until everything is stopped.
+        preloaded: module that the ranks need, imported once for all launches of a session.
+        beside: folders and arguments of further launches at the same time: ranks wait for each
+            other, and while some do others compute.
 
     Raises:
         RuntimeError: a rank failed or took too long; shows the ends of all logs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
-    processes = []
+    processes: list[Process] = []
+    logs: list[Path] = []
     try:
-        for rank, log in enumerate(logs):
-            command = [sys.executable, "-m", module, str(rank), str(ranks), str(folder)]
-            with log.open("wb") as out:
-                processes.append(
-                    subprocess.Popen(
-                        [*command, *arguments],
-                        cwd=ROOT,
-                        env=_environment(),
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
+        for place, further in ((folder, arguments), *beside):
+            place.mkdir(parents=True, exist_ok=True)
+            for rank in range(ranks):
+                logs.append(place / f"rank{rank}.log")
+                command = [str(rank), str(ranks), str(place), *further]
+                processes.append(_start(module, command, logs[-1], preloaded))
         _wait(processes, timeout)
     finally:
         for process in processes:
@@ -55,7 +61,20 @@ def run_ranks(
         raise RuntimeError("\n".join(ends))
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout: float) -> None:
+def _start(module: str, arguments: Sequence[str], log: Path, preloaded: str | None) -> Process:
+    if preloaded is not None:
+        return Forked(preloaded, module, arguments, _environment(), log)
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=_environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _wait(processes: Sequence[Process], timeout: float) -> None:
     """Return when all are done, one has failed (the others then hang), or time is up."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -70,6 +89,6 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
 
 
-def _describe(process: subprocess.Popen[bytes], log: Path) -> str:
+def _describe(process: Process, log: Path) -> str:
     tail = log.read_text(errors="replace").splitlines()[-_LINES_SHOWN:]
     return "\n".join([f"--- {log.name}, exit status {process.returncode}", *tail])
