@@ -103,7 +103,7 @@ def test_observe_is_the_stock_update(layout: object, runs: MegatronRuns) -> None
 @pytest.mark.parametrize(
     ("layout", "variant"),
     [
-        *((layout, variant) for layout in LAYOUTS for variant in ("paper", "pcgrad")),
+        *((layout, "paper") for layout in LAYOUTS),
         *((layout, "attention_sequences") for layout in (TENSOR, MOST)),
     ],
     ids=lambda value: getattr(value, "name", value),
