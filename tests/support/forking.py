@@ -1,9 +1,8 @@
 """Processes that begin with everything imported: forked from one that does nothing but import.
 
-torch, Megatron-core and veRL take a rank about eight seconds to import, more than its first ten
-cases. The process that they are forked from runs no case, starts no thread and has no process
-group, so a rank finds what a new process would have after its imports, and shares nothing with
-the ranks before it.
+torch, Megatron-core and veRL take a rank about eight seconds to import. The process that they are
+forked from runs no case and has no process group, so a rank finds what a new process would have
+after its imports, and shares nothing with the ranks before it.
 """
 
 import multiprocessing
