@@ -20,7 +20,7 @@ from pcr_plugin.estimators.last_projection import LastProjection
 from pcr_plugin.estimators.probed_columns import ProbedColumns
 from pcr_plugin.estimators.probed_rows import ProbedRows
 from pcr_plugin.gradients import Gradients, LinearLayer, Local, Side
-from pcr_plugin.statistics import TokenRows, projected, sign_bits, unpacked
+from pcr_plugin.statistics import TokenRows, directions, projected, signs
 
 _REMEDY = "The variance would be wrong. Use pcr.variance.estimator=split_half."
 
@@ -230,8 +230,8 @@ class SequenceEstimator:
             side: Side = layer.outputs if of_outputs else layer.inputs
             name = layer.name if of_outputs else layer.reads or layer.name
             seed = f"{self._step()} {name} {'outputs' if of_outputs else 'inputs'}"
-            bits = side.of_this_rank(sign_bits(side.width, self._probes, seed)).to(self._device)
-            drawn = self._directions[key] = unpacked(bits, self._probes, side.width, dtype)
+            rows = side.of_this_rank(signs(side.width, self._probes, seed))
+            drawn = self._directions[key] = directions(rows, side.width, self._device, dtype)
         return drawn
 
     def _does_not_fit(self, index: int, unit: int, gradients: int, inputs: int) -> str:

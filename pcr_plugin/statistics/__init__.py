@@ -7,12 +7,11 @@ from pcr_plugin.statistics.inner_products import local_gramian
 from pcr_plugin.statistics.moving_average import VarianceAverage
 from pcr_plugin.statistics.probes import (
     TokenRows,
+    directions,
     projected,
     row_products,
     row_sums,
-    sign_bits,
     signs,
-    unpacked,
 )
 from pcr_plugin.statistics.scales import scaled_variances
 from pcr_plugin.statistics.variance import variance_of_total
@@ -20,13 +19,12 @@ from pcr_plugin.statistics.variance import variance_of_total
 __all__ = [
     "TokenRows",
     "VarianceAverage",
+    "directions",
     "local_gramian",
     "projected",
     "row_products",
     "row_sums",
     "scaled_variances",
-    "sign_bits",
     "signs",
-    "unpacked",
     "variance_of_total",
 ]

@@ -21,16 +21,18 @@ a sum over layers of any quadratic form of the P_i one of the same form of the G
 import math
 import zlib
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 _BITS = 8  # directions in a byte
+_VALUES, _PLACES = torch.arange(1 << _BITS), torch.arange(_BITS)
+# (256, 8) what the bits of each byte stand for.
+_SIGNS = (((_VALUES[:, None] >> _PLACES) & 1) * 2 - 1).to(torch.int8)
 
 
-def sign_bits(width: int, probes: int, seed: str) -> Tensor:
-    """One side's random directions, a bit for each sign.
+def signs(width: int, probes: int, seed: str) -> Tensor:
+    """One side's random directions.
 
     Args:
         width: features of the whole layer on this side.
@@ -39,51 +41,30 @@ def sign_bits(width: int, probes: int, seed: str) -> Tensor:
             rank and in every layout.
 
     Returns:
-        (width, bytes) of uint8, each with the bits of 8 directions.
+        (width, K) of +-1 in int8.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
     size = (width, -(-probes // _BITS))
-    return torch.randint(0, 1 << _BITS, size, generator=generator, dtype=torch.uint8)
+    drawn = torch.randint(0, 1 << _BITS, size, generator=generator, dtype=torch.uint8)
+    return _SIGNS[drawn.long()].flatten(1)[:, :probes]
 
 
-def unpacked(bits: Tensor, probes: int, width: int, dtype: torch.dtype) -> Tensor:
-    """The signs themselves.
-
-    Args:
-        bits: (features, bytes) rows of `sign_bits`.
-        probes: number K of directions.
-        width: features of the whole layer on this side.
-        dtype: of the result.
-
-    Returns:
-        (features, K) of +-1; for fp16 times a power of 2 near 1 / sqrt(width), which `projected`
-        takes back: a sum over a scaled gradient's features would overflow where the gradient does
-        not.
-    """
-    table = _signs_of_bytes(_scale(width, dtype), dtype, bits.device)
-    return table[bits.long()].flatten(1)[:, :probes].contiguous()
-
-
-@cache
-def _signs_of_bytes(scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(256, 8) the signs that each byte stands for, times the scale."""
-    values, places = torch.arange(1 << _BITS, device=device), torch.arange(_BITS, device=device)
-    return (((values[:, None] >> places) & 1) * 2 - 1).to(dtype) * scale
-
-
-def signs(width: int, probes: int, seed: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Both of the above, for a whole side.
+def directions(signs: Tensor, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What `projected` multiplies by.
 
     Args:
+        signs: (features, K) rows of `signs`.
         width: features of the whole layer on this side.
-        probes: number K of directions.
-        seed: see `sign_bits`.
-        dtype: of the result.
+        device: of what is projected.
+        dtype: of what is projected.
 
     Returns:
-        (width, K), scaled as by `unpacked`.
+        (features, K) the signs; for fp16 times a power of 2 near 1 / sqrt(width), which
+        `projected` takes back: a sum over a scaled gradient's features would overflow where the
+        gradient does not.
     """
-    return unpacked(sign_bits(width, probes, seed), probes, width, dtype)
+    scale, found = _scale(width, dtype), signs.to(device, dtype)
+    return found if scale == 1.0 else found * scale
 
 
 def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
@@ -91,7 +72,7 @@ def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
 
     Args:
         values: (..., features) of the layer's inputs, or the gradient of its outputs.
-        directions: (features, K) rows of `signs`, in the type and on the device of `values`.
+        directions: (features, K) rows of `directions`, in the type and on the device of `values`.
         width: features of the whole layer on this side.
 
     Returns:

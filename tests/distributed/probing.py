@@ -25,7 +25,7 @@ def directions(layer: str, side: str, width: int, *, probes: int, step: int) -> 
     Returns:
         (width, K) of +-1 in float64.
     """
-    return torch.sign(signs(width, probes, f"{step} {layer} {side}")).double()
+    return signs(width, probes, f"{step} {layer} {side}").double()
 
 
 def probed(gradient: Gradient, directions: Directions) -> Gradient:

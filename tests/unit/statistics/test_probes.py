@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcr_plugin.statistics import TokenRows, projected, row_products, row_sums, signs
+from pcr_plugin.statistics import TokenRows, directions, projected, row_products, row_sums, signs
 
 OUTPUTS, INPUTS, PROBES = 6, 5, 3
 # Rows of 3, 1 and 4 tokens, and padding (-1) of two kinds.
@@ -23,15 +23,19 @@ def gradient_of_row(gradients: Tensor, inputs: Tensor, row: int) -> Tensor:
     return gradients[here].T @ inputs[here]
 
 
-def directions(width: int, seed: str, probes: int = PROBES) -> Tensor:
-    return signs(width, probes, seed).double()
+def drawn(width: int, seed: str) -> Tensor:
+    return signs(width, PROBES, seed).double()
+
+
+def halves(width: int, probes: int, seed: str) -> Tensor:
+    return directions(signs(width, probes, seed), width, torch.device("cpu"), torch.float16)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 512, 8960])
 def test_half_precision_signs_are_of_one_size_near_that_of_a_unit_vector(width: int) -> None:
-    found = signs(width, 4, "a", torch.float16)
+    found = halves(width, 4, "a")
     assert found.shape == (width, 4)
-    assert torch.equal(found.sign().float(), signs(width, 4, "a"))
+    assert torch.equal(found.sign(), signs(width, 4, "a").half())
     assert found.abs().unique().numel() == 1
     size = float(found.abs().max())
     assert math.log2(size) == round(math.log2(size))
@@ -41,29 +45,29 @@ def test_half_precision_signs_are_of_one_size_near_that_of_a_unit_vector(width: 
 def test_signs_depend_on_the_seed_alone() -> None:
     assert torch.equal(signs(40, 4, "1 layer inputs"), signs(40, 4, "1 layer inputs"))
     assert not torch.equal(signs(40, 4, "1 layer inputs"), signs(40, 4, "2 layer inputs"))
-    assert abs(float(signs(4000, 1, "b").sign().mean())) < 5 / math.sqrt(4000)
+    assert abs(float(signs(4000, 1, "b").float().mean())) < 5 / math.sqrt(4000)
 
 
 def test_products_are_two_sided_projections_of_every_rows_gradient() -> None:
     gradients, inputs = tokens(OUTPUTS), tokens(INPUTS, seed=1)
-    left, right = directions(OUTPUTS, "l"), directions(INPUTS, "r")
+    left, right = drawn(OUTPUTS, "l"), drawn(INPUTS, "r")
     found = row_products(
         torch.stack([projected(gradients, left, OUTPUTS), tokens(PROBES)], dim=1),
         torch.stack([projected(inputs, right, INPUTS), tokens(PROBES, seed=1)], dim=1),
         TokenRows.of(LABELS, 3),
     )
     for row in range(3):
-        exact = left.sign().T @ gradient_of_row(gradients, inputs, row) @ right.sign()
+        exact = left.T @ gradient_of_row(gradients, inputs, row) @ right
         assert torch.allclose(found[row, 0], exact)
         other = gradient_of_row(tokens(PROBES), tokens(PROBES, seed=1), row)
         assert torch.allclose(found[row, 1], other)
 
 
 def test_sums_are_projections_of_every_rows_bias_gradient() -> None:
-    gradients, left = tokens(OUTPUTS), directions(OUTPUTS, "l")
+    gradients, left = tokens(OUTPUTS), drawn(OUTPUTS, "l")
     found = row_sums(projected(gradients, left, OUTPUTS)[:, None], TokenRows.of(LABELS, 3))
     for row in range(3):
-        exact = left.sign().T @ gradients[row == LABELS].sum(dim=0)
+        exact = left.T @ gradients[row == LABELS].sum(dim=0)
         assert torch.allclose(found[row, 0], exact)
 
 
@@ -90,8 +94,8 @@ def test_squares_are_unbiased() -> None:
     centred = rows - rows.mean(dim=0)
     found = []
     for draw in range(4000):
-        left, right = directions(OUTPUTS, f"{draw} l"), directions(INPUTS, f"{draw} r")
-        probes = left.sign().T @ centred @ right.sign()
+        left, right = drawn(OUTPUTS, f"{draw} l"), drawn(INPUTS, f"{draw} r")
+        probes = left.T @ centred @ right
         found.append(probes.square().mean(dim=(1, 2)))
     mean, error = torch.stack(found).mean(dim=0), torch.stack(found).std(dim=0) / 4000**0.5
     exact = centred.square().sum(dim=(1, 2))
@@ -103,7 +107,7 @@ def test_half_precision_is_computed_without_overflow() -> None:
     """A gradient of ones, scaled for fp16, whose plain sum would be beyond its largest number."""
     width = 4096
     values = torch.full((2, width), 1000.0, dtype=torch.float16)
-    ones = signs(width, 1, "a", torch.float16).abs()
+    ones = halves(width, 1, "a").abs()
     found = projected(values, ones, width)
     assert found.dtype == torch.float32
     assert torch.allclose(found, torch.full((2, 1), 1000.0 * width))
@@ -119,7 +123,7 @@ def test_a_long_row_does_not_pad_the_others_to_it() -> None:
 
 @pytest.mark.parametrize("probes", [1, 7, 8, 9, 80])
 def test_every_direction_has_bits_of_its_own(probes: int) -> None:
-    found = signs(2000, probes, "c").sign()
+    found = signs(2000, probes, "c").float()
     correlations = (found.T @ found) / 2000 - torch.eye(probes)
     assert found.shape == (2000, probes)
     assert float(correlations.abs().max()) < 6 / math.sqrt(2000)
