@@ -1,153 +1,86 @@
-"""Seconds of one actor update: stock veRL against each rule, in one process, interleaved.
+"""Seconds and memory of one actor update: stock veRL against each rule, in one process.
 
     VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs
+    python -m benchmarks.actor_update --out docs --device cuda --model qwen2.5-0.5b
 
 writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder.
 Under `torchrun` all ranks take part and the first one writes; what needs two or four ranks is
-measured so, and goes into `benchmarks_2_ranks` and `benchmarks_4_ranks`.
+measured so, and goes into `benchmarks_2_ranks` and `benchmarks_4_ranks`. On a GPU the files are
+`benchmarks_cuda_<model>`.
 """
 
 import argparse
 import gc
 import json
 import os
-import platform
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
 
-from benchmarks.layouts import LAYOUTS, VARIANTS, Layout
-from benchmarks.report import Results, page
-from benchmarks.update import Update, make_update
-from benchmarks.workload import Workload, make_batch, save_model
+from benchmarks.layouts import GPU_LAYOUTS, LAYOUTS, Layout
+from benchmarks.machine import check_device, conditions, start_ranks
+from benchmarks.measuring import Make, measure
+from benchmarks.report import write_pages
+from benchmarks.shapes import SHAPES
+from benchmarks.update import make_update
+from benchmarks.workload import Workload
+
+PACKAGES = ("torch", "verl", "transformers", "torchjd")
 
 
-def measure(
-    workload: Workload, names: Sequence[str], repeats: int, make: Callable[..., Update]
-) -> Results:
-    """Time some variants.
-
-    Args:
-        workload: model and mini-batch.
-        names: of VARIANTS.
-        repeats: updates timed per variant, after one that is not.
-        make: makes an update, with the arguments of `make_update`.
-
-    Returns:
-        Per variant: median, quartiles, and the share of statistics, communication and combine.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder)
-        save_model(workload, model)
-        updates = {name: make(workload, model, *VARIANTS[name]) for name in names}
-    for update in updates.values():
-        update(make_batch(workload, seed=_seed(workload, 0)))
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
-    for repeat in range(repeats):
-        for name, update in updates.items():
-            samples[name].append(timed(update, make_batch(workload, seed=_seed(workload, repeat))))
-    return {name: summary(rows) for name, rows in samples.items()}
-
-
-def _seed(workload: Workload, repeat: int) -> int:
-    """Another mini-batch on every replica of the model and in every repeat."""
-    ranks = workload.sharing_ranks
-    return repeat * (dist.get_world_size() // ranks) + dist.get_rank() // ranks
-
-
-def timed(update: Update, batch: Any) -> tuple[float, float]:
-    """Seconds of one update, and of its statistics, communication and combination."""
-    dist.barrier()
-    start = time.perf_counter()
-    metrics = update(batch).get("metrics", {})
-    seconds = time.perf_counter() - start
-    ours = metrics.get("pcr/seconds")
-    return seconds, float(ours.aggregate()) if ours is not None else 0.0
-
-
-def summary(rows: list[tuple[float, float]]) -> dict[str, float]:
-    """Median and quartiles of the update, and the median share that is ours."""
-    low, median, high = statistics.quantiles([seconds for seconds, _ in rows], n=4)
-    share = statistics.median(ours / seconds for seconds, ours in rows)
-    return {"median": median, "low": low, "high": high, "share": share}
-
-
-def conditions(command: str, workload: Workload, repeats: int) -> dict[str, Any]:
-    """Everything that the numbers depend on."""
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads per rank",
-        "versions": {name: version(name) for name in _packages(workload)},
-        "ranks": dist.get_world_size(),
-        "repeats": repeats,
-        "workload": asdict(workload),
-    }
-
-
-def _packages(workload: Workload) -> list[str]:
-    megatron = ["megatron-core", "mbridge"] if workload.strategy == "megatron" else []
-    return ["torch", "verl", "transformers", *megatron]
-
-
-def start_ranks(program: str) -> str:
-    """Join the ranks that torchrun has started, or be alone.
-
-    Args:
-        program: the module that was started.
-
-    Returns:
-        The command that starts it so.
-    """
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo")
-        start = f"torchrun --nproc-per-node {dist.get_world_size()} -m"
-    else:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        start = "python -m"
-    return " ".join(["VERL_PLATFORM=cpu", start, program, *sys.argv[1:]])
-
-
-def arguments(layouts: Mapping[str, Layout], name: str = "benchmarks") -> argparse.Namespace:
+def parser(
+    layouts: Mapping[str, Layout], name: str = "benchmarks", device: str = "cpu"
+) -> argparse.ArgumentParser:
     """The command line.
 
     Args:
         layouts: that can be measured; by default those for this number of ranks are.
         name: of the two files, if nothing else is said, and if there is one rank.
+        device: that they are for.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    fitting = [key for key, layout in layouts.items() if layout.ranks in (1, ranks)]
-    usual = [key for key in fitting if layouts[key].ranks == ranks]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
+    fitting = [key for key, layout in layouts.items() if {1, ranks} & set(layout.ranks)]
+    usual = [key for key in fitting if ranks in layouts[key].ranks]
+    found = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
     suffix = f"_{ranks}_ranks" if ranks > 1 else ""
-    parser.add_argument("--name", default=name + suffix, help="of the two files")
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--layouts", nargs="*", default=usual or fitting, choices=fitting)
+    found.add_argument("--device", choices=("cpu", "cuda"), default=device)
+    found.add_argument("--model", choices=tuple(SHAPES), help="a shape instead of --width etc.")
+    found.add_argument("--name", help=f"of the two files; {name + suffix} if not said")
+    found.add_argument("--repeats", type=int, default=10)
+    found.add_argument("--layouts", nargs="*", default=usual or fitting, choices=fitting)
     for field in fields(Workload):
-        if field.type is int and not field.name.endswith("_ranks"):  # the layout says them
-            name = f"--{field.name.replace('_', '-')}"
-            parser.add_argument(name, type=int, default=field.default)
-    parser.add_argument("--checkpointing", action="store_true")
-    return parser.parse_args()
+        if field.type in (int, float) and not field.name.endswith("_ranks"):  # the layout says them
+            flag = f"--{field.name.replace('_', '-')}"
+            found.add_argument(flag, type=field.type, default=argparse.SUPPRESS)
+    found.add_argument("--checkpointing", action="store_true", default=argparse.SUPPRESS)
+    found.set_defaults(default_name=name + suffix)
+    return found
+
+
+def workload_of(given: argparse.Namespace) -> Workload:
+    """The workload that layouts change.
+
+    Args:
+        given: the command line.
+    """
+    values = vars(given)
+    shape = asdict(SHAPES[given.model]) if given.model else {}
+    said = {f.name: values[f.name] for f in fields(Workload) if f.name in values}
+    return Workload(**{**shape, **said})
 
 
 def run(
     given: argparse.Namespace,
     command: str,
     layouts: Mapping[str, Layout],
-    make: Callable[..., Update],
+    make: Make,
+    packages: Sequence[str] = PACKAGES,
 ) -> None:
     """Measure and write.
 
@@ -156,30 +89,52 @@ def run(
         command: what started this.
         layouts: by name.
         make: see `measure`.
+        packages: whose versions matter.
     """
-    values = vars(given)
-    workload = Workload(**{f.name: values[f.name] for f in fields(Workload) if f.name in values})
-    results = {}
+    workload = workload_of(given)
+    said = {name for name in vars(given) if hasattr(workload, name)}
+    results, changes = {}, {}
     for name in given.layouts:
-        changed = replace(workload, **layouts[name].changes)
+        # What is said on the command line holds for all layouts.
+        changes[name] = {k: v for k, v in layouts[name].changes.items() if k not in said}
+        changed = replace(workload, **changes[name])
         results[name] = measure(changed, layouts[name].variants, given.repeats, make)
         gc.collect()  # the engines of one layout are not there while the next is measured
-    changes = {name: dict(layouts[name].changes) for name in given.layouts}
-    report = conditions(command, workload, given.repeats) | {"layouts": changes, "results": results}
+        print(f"{name}: measured", file=sys.stderr, flush=True)
+    report = conditions(command, given.repeats, packages) | {
+        "model": given.model or "",
+        "workload": asdict(workload),
+        "layouts": changes,
+        "parts": [name for name in given.layouts if layouts[name].parts],
+        "results": results,
+    }
     if dist.get_rank() == 0:
         given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"{given.name}.json").write_text(json.dumps(report, indent=2) + "\n")
-        path = given.out / f"{given.name}.md"
-        others = sorted(set(given.out.glob("benchmarks*.md")) - {path})
-        path.write_text(page(report, [other.name for other in others]))
-        print(path.read_text())
+        path = given.out / f"{given.name or given.default_name}.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        write_pages(given.out)
+        print(path.with_suffix(".md").read_text())
     dist.destroy_process_group()
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, write."""
-    given = arguments(LAYOUTS)
-    run(given, start_ranks("benchmarks.actor_update"), LAYOUTS, make_update)
+    words = sys.argv[1:] if words is None else words
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", default="cpu")
+    device.add_argument("--model", default="")
+    asked, _ = device.parse_known_args(words)
+    if asked.device == "cuda":
+        layouts, name = GPU_LAYOUTS, f"benchmarks_cuda_{asked.model}".rstrip("_")
+    else:
+        layouts, name = LAYOUTS, "benchmarks"
+    arguments = parser(layouts, name)
+    given = arguments.parse_args(words)
+    try:
+        check_device(given.device)
+    except ValueError as error:
+        arguments.error(str(error))
+    run(given, start_ranks("benchmarks.actor_update"), layouts, make_update)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,70 @@
-"""Which rules are timed in which layouts."""
+"""Which updates are measured in which layouts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-# name -> (update_rule, keys below pcr)
-VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "stock": (None, {}),
-    "sum": ("sum", {}),
-    "pcr (paper)": ("pcr", {}),
-    "pcr (robust)": ("pcr", {"preset": "robust"}),
-    "pcr, split_half": ("pcr", {"variance": {"estimator": "split_half"}}),
-    "pcr, sequence": ("pcr", {"variance": {"estimator": "sequence"}}),
-    "pcgrad": ("pcgrad", {}),
-    "soft 0.5": ("soft", {"alpha": 0.5}),
-    "observe, a measuring step": ("observe", {"observe_every": 1}),
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One kind of update.
+
+    Args:
+        rule: `update_rule`; `None` is veRL's stock engine class.
+        settings: keys below `pcr`.
+        peer: name of another library's way (`benchmarks.peers`), instead of a rule.
+    """
+
+    rule: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    peer: str = ""
+
+
+def _rule(name: str, **settings: Any) -> Variant:
+    return Variant(rule=name, settings=settings)
+
+
+_HALVES = {"estimator": "split_half"}
+_PROBES = {"estimator": "sequence"}
+# One block of all parameters, as peers have it.
+_WHOLE = {"scope": "all", "block": "global"}
+
+VARIANTS: dict[str, Variant] = {
+    "stock": Variant(),
+    "sum": _rule("sum"),
+    "pcr (paper)": _rule("pcr"),
+    "pcr (robust)": _rule("pcr", preset="robust"),
+    "pcr, split_half": _rule("pcr", variance=_HALVES),
+    "pcr, sequence": _rule("pcr", variance=_PROBES),
+    "pcgrad": _rule("pcgrad"),
+    "soft 0.5": _rule("soft", alpha=0.5),
+    "observe, a measuring step": _rule("observe", observe_every=1),
+    "two_forward": _rule("pcr", passes="two_forward"),
+    "shared_forward": _rule("pcr", passes="shared_forward"),
+    "two_forward, split_half": _rule("pcr", passes="two_forward", variance=_HALVES),
+    "shared_forward, split_half": _rule("pcr", passes="shared_forward", variance=_HALVES),
+    "two_forward, sequence": _rule("pcr", passes="two_forward", variance=_PROBES),
+    "shared_forward, sequence": _rule("pcr", passes="shared_forward", variance=_PROBES),
+    "two_forward, one block": _rule("pcgrad", passes="two_forward", **_WHOLE),
+    "shared_forward, one block": _rule("pcgrad", passes="shared_forward", **_WHOLE),
+    "plain torch": Variant(peer="plain"),
+    "TorchJD, backward": Variant(peer="torchjd"),
+    "TorchJD, sparing memory": Variant(peer="torchjd_sparing"),
+    "TorchJD, mtl_backward": Variant(peer="torchjd_mtl"),
+    "Pytorch-PCGrad style": Variant(peer="flattened"),
 }
+RULES = tuple(VARIANTS)[:9]
 _FEW = ("stock", "pcr (paper)", "pcr, split_half", "pcr, sequence")
 # Experts get some of the tokens, which probes of a layer do not read.
 _NO_PROBES = _FEW[:-1]
 # Ranks that share the tokens of a sequence have no units in their micro-batches.
 _SHARED = ("stock", *_FEW[2:])
+PASSES = ("stock", "two_forward", "shared_forward")
+_ESTIMATORS = tuple(
+    f"{passes}, {name}" for name in ("split_half", "sequence") for passes in PASSES[1:]
+)
+_PEERS = tuple(name for name, variant in VARIANTS.items() if variant.peer)
+_ONE_BLOCK = ("two_forward, one block", "shared_forward, one block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +74,20 @@ class Layout:
     Args:
         changes: fields of the workload that are different.
         variants: names of VARIANTS.
-        ranks: that it needs; 1 for any number.
+        ranks: numbers of ranks that it is measured with by default; with 1 among them any fits.
+        parts: whether the page shows where the time goes.
+        device: that it is for.
     """
 
     changes: Mapping[str, Any]
     variants: Sequence[str] = _FEW
-    ranks: int = 1
+    ranks: Sequence[int] = (1,)
+    parts: bool = False
+    device: str = "cpu"
 
 
 def _both(
-    name: str, variants: Sequence[str] = _FEW, ranks: int = 1, **changes: Any
+    name: str, variants: Sequence[str] = _FEW, ranks: Sequence[int] = (1,), **changes: Any
 ) -> dict[str, Layout]:
     return {
         strategy + name: Layout(
@@ -49,16 +97,57 @@ def _both(
     }
 
 
+def _passes(
+    variants: Sequence[str] = PASSES, ranks: Sequence[int] = (1,), **changes: Any
+) -> Layout:
+    return Layout(changes={**_THOUSAND, **changes}, variants=variants, ranks=ranks, parts=True)
+
+
+# At least 1024 tokens in a micro-batch, whatever lengths are drawn, and 1664 on average.
+_THOUSAND = {"sequences": 16, "prompt": 64, "response": 192, "micro_batches": 2}
 _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 _POLICY = (("offload_policy", True),)
 
 LAYOUTS: dict[str, Layout] = {
-    **_both("", tuple(VARIANTS)),
+    "passes": _passes((*PASSES, *_ESTIMATORS), ranks=(1, 2, 4)),
+    "passes-checkpointing": _passes(checkpointing=True, ranks=(1, 2, 4)),
+    "passes-fsdp1": _passes(strategy="fsdp"),
+    "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
+    "passes-wide": _passes(width=1024, layers=2),
+    "passes-narrow": _passes(width=256),
+    "passes-deep": _passes(layers=8),
+    "passes-short": _passes(prompt=32, response=32, sequences=64),
+    "passes-long": _passes(prompt=128, response=896, sequences=4),
+    "passes-half_without_advantage": _passes(
+        sequences=16, micro_batches=4, zero_advantages=0.5, response=320
+    ),
+    "peers": _passes(("stock", *PASSES[1:], *_ONE_BLOCK, *_PEERS)),
+    **_both("", RULES),
     **_both("-lora", lora_rank=32),
     **_both("-experts", _NO_PROBES, experts=8),
     **_both("-tied", tied=True),
     **_both("-offload", engine=_OFFLOADS),
     "fsdp2-offload_policy": Layout(changes={"strategy": "fsdp2", "engine": _POLICY}),
-    **_both("-ulysses", _SHARED, ranks=2, sequence_ranks=2),
-    **_both("-hybrid", ranks=4, fsdp_size=2),
+    **_both("-ulysses", _SHARED, ranks=(2,), sequence_ranks=2),
+    **_both("-hybrid", ranks=(4,), fsdp_size=2),
+}
+
+
+def _of_tokens(tokens: int, **changes: Any) -> Layout:
+    """On a GPU: micro-batches of one sequence, of which at most half is the prompt."""
+    lengths = {"prompt": tokens // 2, "response": tokens // 2, "sequences": 4, "micro_batches": 4}
+    changes = {**lengths, "precision": "bf16", **changes}
+    return Layout(changes=changes, variants=PASSES, parts=True, device="cuda")
+
+
+GPU_LAYOUTS: dict[str, Layout] = {
+    f"{tokens // 1024}k{name}": _of_tokens(tokens, **changes)
+    for tokens in (2048, 8192)
+    for name, changes in (("", {}), ("-checkpointing", {"checkpointing": True}))
+} | {
+    "2k-peers": Layout(
+        changes=_of_tokens(2048).changes,
+        variants=(*PASSES, *_ONE_BLOCK, *_PEERS),
+        device="cuda",
+    )
 }

@@ -1,89 +1,106 @@
-"""The page that shows what was measured, made of the numbers in the file beside it."""
+"""The pages that show what was measured, made of the numbers in the files beside them.
 
-from collections.abc import Sequence
-from typing import Any
-
-Results = dict[str, dict[str, float]]
-
-PAGE = """# What it costs
-
-Seconds of one actor update (`train_batch` of veRL's real engine: zero, passes, clip, step) of
-stock veRL and of each rule, interleaved. Two gradients by two whole passes cost
-twice the stock update; the limit for exact separate gradients is lower
-(a shared forward pass is not built yet).
-
-Command: `{command}`
-
-{date}, {machine}, {versions}. {ranks} rank(s); medians of {repeats} updates of each kind (quartiles
-in brackets); a Qwen2 of width {width}, {layers} layers, vocabulary {vocabulary}, float32, random
-weights; {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches}
-micro-batches per rank; activation checkpointing {checkpointing}.
-
-{notes}{tables}
-The last column is what `actor/pcr/seconds` measures: gradient norms in the hooks, inner products,
-the all-reduce, the rule and the combination, as a share of the update. It depends on the number of
-parameters in the scope and of micro-batches, not on the number of tokens, which the passes depend
-on: with more tokens in a mini-batch it is less. Of several ranks it is the first one's, and the
-all-reduce has it wait for the slowest.
-
-{observed}Not measured here: GPUs, a network between ranks, memory.
-{links}"""
-
-# A part of a layout's name, and what it means.
-NOTES = {
-    "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
-    "experts": "`experts`: eight experts in every MLP, of which a token sees two, and a shared "
-    "one, as fused tensors.",
-    "tied": "`tied`: input and output embeddings are one tensor.",
-    "offload": "`offload`: `param_offload` and `optimizer_offload`; `offload_policy`: FSDP2's own. "
-    "On a CPU both sides are the same memory.",
-    "ulysses": "`ulysses`: two ranks share the tokens of the same sequences, so the numbers of "
-    "sequences are those of both; torch's attention is in place of the flash-attention kernel.",
-    "hybrid": "`hybrid`: two replicas of two shards.",
-    "megatron": "Megatron-core with its local layers and what the tests put in place of a GPU.",
-}
-
-
-_OBSERVED = """`observe` measures with two extra passes and then runs the stock update; between
-measurements (`pcr.observe_every`, 10 by default) its step is the stock step.
-
+python -m benchmarks.report docs
 """
 
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-def table(results: Results) -> str:
-    """Markdown rows.
+from benchmarks.tables import breakdown_table, limits_table, table
+from benchmarks.words import NO_GPU, NOTES, OBSERVED, PAGE, PEERS
+
+Report = dict[str, Any]
+
+
+def write_pages(folder: Path) -> None:
+    """Write the page of every file of results in a folder, since each links to the others.
 
     Args:
-        results: per variant what `summary` gives; `stock` is what the others are compared with.
+        folder: with `benchmarks*.json`.
     """
-    stock = results["stock"]["median"]
-    lines = [
-        "| rule | seconds, median (quartiles) | against stock | statistics and combine |",
-        "|---|---|---|---|",
-    ]
-    for name, row in results.items():
-        spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
-        share = f"{100 * row['share']:.2f} %" if row["share"] else ""
-        lines.append(f"| {name} | {spread} | {row['median'] / stock:.2f} | {share} |")
-    return "\n".join(lines) + "\n"
+    reports = {path.stem: json.loads(path.read_text()) for path in folder.glob("benchmarks*.json")}
+    for name in reports:
+        (folder / f"{name}.md").write_text(page(name, reports))
 
 
-def page(report: dict[str, Any], others: Sequence[str] = ()) -> str:
+def page(name: str, reports: Mapping[str, Report]) -> str:
     """The markdown page for a report, so that its numbers cannot drift from the file's.
 
     Args:
-        report: conditions and results, as the JSON file has them.
-        others: pages of the same kind, beside this one.
+        name: of the report.
+        reports: by name: conditions and results, as the JSON files have them.
     """
-    workload = report["workload"]
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    results = report["results"]
-    tables = "\n".join(f"`{name}`:\n\n{table(found)}" for name, found in results.items())
-    notes = [text for part, text in NOTES.items() if any(part in name for name in results)]
-    links = ", ".join(f"[{other}]({other})" for other in others)
-    values = {**report, **workload, "versions": versions, "tables": tables}
-    values["notes"] = "".join(f"{text}\n\n" for text in notes)
-    values["observed"] = _OBSERVED if "observe" in tables else ""
-    values["links"] = f"\nOther layouts: {links}.\n" if links else ""
-    values["checkpointing"] = "on" if workload["checkpointing"] else "off"
+    report = reports[name]
+    workload, results = report["workload"], report["results"]
+    shown = [_section(report, layout) for layout in results]
+    notes = [text for part, text in NOTES.items() if any(part in layout for layout in results)]
+    variants = {variant for found in results.values() for variant in found}
+    others = sorted(f"{other}.md" for other in reports if other != name)
+    values = {
+        **workload,
+        **report,
+        "versions": ", ".join(f"{key} {value}" for key, value in report["versions"].items()),
+        "precision": {"fp32": "float32", "bf16": "bfloat16"}[workload.get("precision", "fp32")],
+        "model": f"`{report['model']}`" if report.get("model") else "A Qwen2",
+        "limits": limits_table(results),
+        "notes": "".join(f"{text}\n\n" for text in notes),
+        "tables": "\n".join(shown),
+        "observed": OBSERVED if any("observe" in variant for variant in variants) else "",
+        "peers": _peers(variants),
+        "gpu": _gpu(reports) if name == "benchmarks" else "",
+        "links": ", ".join(f"[{other}]({other})" for other in others),
+        "checkpointing": "on" if workload["checkpointing"] else "off",
+    }
+    values["links"] = f"\nOther layouts: {values['links']}.\n" if others else ""
     return PAGE.format_map(values)
+
+
+def _section(report: Report, layout: str) -> str:
+    """The tables of one layout."""
+    results = report["results"][layout]
+    changes = {
+        key: value for key, value in report["layouts"].get(layout, {}).items() if key != "engine"
+    }
+    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in changes.items())
+    parts = breakdown_table(results) if layout in report.get("parts", []) else ""
+    return f"`{layout}`{f' ({said})' if said else ''}:\n\n{table(results)}{parts}"
+
+
+def _peers(variants: set[str]) -> str:
+    lines = [f"- {name}: {text}." for name, text in PEERS.items() if name in variants]
+    return "\n".join(["What the peers do differently:", "", *lines, "", ""]) if lines else ""
+
+
+def _gpu(reports: Mapping[str, Report]) -> str:
+    """Rows for a GPU: of the files that there are, and empty ones where there is none."""
+    found = {name: report for name, report in reports.items() if "_cuda" in name}
+    lines = ["| model and layout | update | seconds | against stock | machine |", "|" + "---|" * 5]
+    for name, report in sorted(found.items()):
+        for layout, rows in report["results"].items():
+            lines += [_gpu_row(report, layout, variant, rows) for variant in rows]
+        lines.append(f"| all of it: [{name}.md]({name}.md) | | | | |")
+    if not found:
+        lines += [f"| {model}, {layout} | | | | |" for model, layout in _gpu_layouts()]
+    return NO_GPU[not found] + "\n".join(lines) + "\n\n"
+
+
+def _gpu_row(report: Report, layout: str, variant: str, rows: Mapping[str, Any]) -> str:
+    row, what = rows[variant], f"{report['model']}, {layout}"
+    if "refused" in row:
+        return f"| {what} | {variant} | refused | | |"
+    ratio = row["median"] / rows["stock"]["median"]
+    return f"| {what} | {variant} | {row['median']:.3f} | {ratio:.2f} | {report['machine']} |"
+
+
+def _gpu_layouts() -> Sequence[tuple[str, str]]:
+    from benchmarks.layouts import GPU_LAYOUTS
+
+    models = ("qwen2.5-0.5b", "qwen2.5-1.5b")
+    return [(model, layout) for model in models for layout in GPU_LAYOUTS]
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     Qwen2MoeConfig,
 )
 from verl.utils import tensordict_utils
+from verl.utils.device import get_device_name
 from verl.workers.utils.padding import left_right_2_no_padding
 
 
@@ -26,10 +28,15 @@ class Workload:
         width: hidden size of the model.
         layers: decoder layers.
         vocabulary: tokens.
+        heads: of the queries.
+        kv_heads: of keys and values.
+        mlp: intermediate size of the MLP; 0 for 11/4 of the width.
+        precision: what the passes compute in, `fp32` or `bf16`.
         sequences: per rank and mini-batch.
         prompt: tokens of every prompt.
         response: tokens of the longest response.
         micro_batches: per rank and mini-batch.
+        zero_advantages: share of the sequences, rounded down, whose advantage is zero.
         checkpointing: recompute activations.
         strategy: `fsdp`, `fsdp2` or `megatron`.
         tensor_ranks: that share one replica of the model (`megatron`).
@@ -44,10 +51,15 @@ class Workload:
     width: int = 512
     layers: int = 4
     vocabulary: int = 2048
+    heads: int = 8
+    kv_heads: int = 2
+    mlp: int = 0
+    precision: str = "fp32"
     sequences: int = 16
     prompt: int = 32
     response: int = 96
     micro_batches: int = 4
+    zero_advantages: float = 0.0
     checkpointing: bool = False
     strategy: str = "fsdp2"
     tensor_ranks: int = 1
@@ -73,7 +85,8 @@ def save_model(workload: Workload, folder: Path) -> None:
     """
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(_architecture(workload)).save_pretrained(folder)
-    words = {str(i): i for i in range(workload.vocabulary)}
+    # veRL wants a tokenizer; the mini-batches have tokens already.
+    words = {str(i): i for i in range(min(workload.vocabulary, 2048))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="0", eos_token="1"
@@ -81,13 +94,14 @@ def save_model(workload: Workload, folder: Path) -> None:
 
 
 def _architecture(workload: Workload) -> Qwen2Config | Qwen2MoeConfig:
-    width = workload.width * 11 // 4
+    width = workload.mlp or workload.width * 11 // 4
     common = {
         "vocab_size": workload.vocabulary,
         "hidden_size": workload.width,
         "num_hidden_layers": workload.layers,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
+        "max_position_embeddings": max(2048, workload.prompt + workload.response),
+        "num_attention_heads": workload.heads,
+        "num_key_value_heads": workload.kv_heads,
         "tie_word_embeddings": workload.tied,
     }
     if not workload.experts:
@@ -100,6 +114,20 @@ def _architecture(workload: Workload) -> Qwen2Config | Qwen2MoeConfig:
         shared_expert_intermediate_size=width // 2,
         **common,
     )
+
+
+def packed(workload: Workload) -> bool:
+    """Whether the model gets the sequences without padding, one after the other.
+
+    Args:
+        workload: Ulysses needs them so; on a GPU it is how they are used, if there is the kernel.
+    """
+    return workload.sequence_ranks > 1 or has_kernel()
+
+
+def has_kernel() -> bool:
+    """Whether this process computes attention on a GPU with flash-attn."""
+    return get_device_name() == "cuda" and find_spec("flash_attn") is not None
 
 
 def make_batch(workload: Workload, seed: int) -> TensorDict:
@@ -117,6 +145,8 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
     ids = torch.randint(2, workload.vocabulary, attention.shape, generator=draw)
     level = -torch.log(torch.tensor(float(workload.vocabulary)))
     noise = partial(torch.randn, rows, response, generator=draw)
+    advantages = noise()[:, :1].expand(rows, response).contiguous()
+    advantages[torch.randperm(rows, generator=draw)[: int(workload.zero_advantages * rows)]] = 0.0
     batch = left_right_2_no_padding(
         TensorDict(
             {
@@ -128,7 +158,7 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
                 "response_mask": answered,
                 "old_log_probs": level + 0.1 * noise(),
                 "ref_log_prob": level + 0.3 * noise(),
-                "advantages": noise()[:, :1].expand(rows, response).contiguous(),
+                "advantages": advantages,
             },
             batch_size=rows,
         )
@@ -140,7 +170,7 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
         global_batch_size=rows * (torch.distributed.get_world_size() // workload.sharing_ranks),
         calculate_entropy=False,
         temperature=1.0,
-        use_remove_padding=workload.sequence_ranks > 1,
+        use_remove_padding=packed(workload),
         use_fused_kernels=False,
     )
     return batch

@@ -1,0 +1,68 @@
+"""PCGrad on two full gradients, in the manner of WeiChengTseng/Pytorch-PCGrad (`pcgrad.py`).
+
+The steps and the copies are the library's: gradients cleared before every loss, cloned and
+concatenated after it; every vector copied, projected on every other in random order where their
+product is negative, the copies stacked and averaged; the result cut, cloned and set. Added is only
+that vectors add up over micro-batches, and with them that gradients are set once, at the end.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class FlattenedPCGrad:
+    """Keeps one vector per loss.
+
+    Args:
+        optimizer: its parameters are trained.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._vectors: list[Tensor] = []
+
+    def backward(self, losses: Sequence[Tensor]) -> None:
+        """Run the losses of a micro-batch backward and add their vectors.
+
+        Args:
+            losses: of one graph, which the library keeps.
+        """
+        found = []
+        for loss in losses:
+            self._optimizer.zero_grad()
+            loss.backward(retain_graph=True)
+            clones = [p.grad.clone() for p in self._trained()]
+            found.append(torch.cat([clone.flatten() for clone in clones]))
+        if self._vectors:
+            for total, vector in zip(self._vectors, found, strict=True):
+                total.add_(vector)
+        else:
+            self._vectors = found
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the projected gradient and forget the vectors."""
+        projected = self._projected()
+        self._vectors = []
+        start = 0
+        for parameter in self._trained():
+            size = parameter.numel()
+            parameter.grad = projected[start : start + size].view_as(parameter).clone()
+            start += size
+
+    def _projected(self) -> Tensor:
+        copies = [vector.clone() for vector in self._vectors]
+        for copy in copies:
+            random.shuffle(self._vectors)
+            for other in self._vectors:
+                product = torch.dot(copy, other)
+                if product < 0:
+                    copy -= product * other / other.norm() ** 2
+        return torch.stack(copies).mean(dim=0)
+
+    def _trained(self) -> list[Tensor]:
+        groups = self._optimizer.param_groups
+        return [p for group in groups for p in group["params"] if p.grad is not None]

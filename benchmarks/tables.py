@@ -1,0 +1,88 @@
+"""Markdown tables of one layout's results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.breakdown import PARTS
+
+Row = Mapping[str, Any]
+# Of exact separate gradients, in multiples of stock: passes over the model, where a forward pass
+# is 1, a backward pass 2, and a recomputation 1.
+_LIMITS = {
+    False: {"two_forward": "2.00", "shared_forward": "1.67 (5/3)"},
+    True: {"two_forward": "2.00", "shared_forward": "1.75 (7/4)"},
+}
+
+
+def table(results: Mapping[str, Row]) -> str:
+    """Markdown rows.
+
+    Args:
+        results: per variant what `measure` gives; `stock` is what the others are compared with.
+    """
+    stock = results["stock"]
+    has_peaks = "peak" in stock
+    lines = ["| update | seconds, median (quartiles) | against stock | statistics and combine |"]
+    if has_peaks:
+        lines[0] += " peak memory, MiB | over stock, MiB | in gradients of the scope |"
+    lines.append("|---|---|---|---|" + "---|---|---|" * has_peaks)
+    for name, row in results.items():
+        lines.append(f"| {name} | {_cells(row, stock)}")
+    refused = [f"{name}: {row['refused']}" for name, row in results.items() if "refused" in row]
+    text = "".join(f"\nRefused: {message}\n" for message in refused)
+    return "\n".join(lines) + "\n" + text
+
+
+def _cells(row: Row, stock: Row) -> str:
+    if "refused" in row:
+        return "refused | | |" + " | | |" * ("peak" in stock)
+    spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
+    share = f"{100 * row['share']:.2f} %" if row["share"] else ""
+    cells = f"{spread} | {row['median'] / stock['median']:.2f} | {share} |"
+    if "peak" not in stock:
+        return cells
+    over = row["peak"] - stock["peak"]
+    shown = (
+        f" {row['peak'] / 2**20:.1f} | {over / 2**20:.1f} |"
+        if row is not stock
+        else (f" {row['peak'] / 2**20:.1f} | |")
+    )
+    return cells + shown + (f" {over / row['scope']:.2f} |" if row["scope"] else " |")
+
+
+def breakdown_table(results: Mapping[str, Row]) -> str:
+    """Seconds of every part of the profiled update, one column per variant.
+
+    Args:
+        results: per variant what `measure` gives.
+    """
+    columns = {name: row["parts"] for name, row in results.items() if row.get("parts")}
+    if not columns:
+        return ""
+    lines = [f"| seconds of | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for part in PARTS:
+        if any(part in found for found in columns.values()):
+            cells = [f"{found[part]:.3f}" if part in found else "" for found in columns.values()]
+            lines.append(f"| {part} | {' | '.join(cells)} |")
+    totals = [f"{sum(found.values()):.3f}" for found in columns.values()]
+    lines.append(f"| profiled update | {' | '.join(totals)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def limits_table(results: Mapping[str, Mapping[str, Row]]) -> str:
+    """How near two gradients come to the least that they can cost.
+
+    Args:
+        results: per layout the results; those that were measured with the two ways of running
+            the passes are shown.
+    """
+    lines = []
+    for layout, rows in results.items():
+        for name, limit in _LIMITS["checkpointing" in layout].items():
+            if name in rows and "refused" not in rows[name]:
+                ratio = rows[name]["median"] / rows["stock"]["median"]
+                lines.append(f"| {layout} | {name} | {ratio:.2f} | {limit} |")
+    if not lines:
+        return ""
+    head = ["| layout | passes | against stock | the passes alone |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n\n"

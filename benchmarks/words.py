@@ -1,0 +1,71 @@
+"""The sentences around the numbers."""
+
+from benchmarks.peers import DIFFERENCES as PEERS
+
+__all__ = ["NOTES", "NO_GPU", "OBSERVED", "PAGE", "PEERS"]
+
+PAGE = """# What it costs
+
+Seconds and memory of one actor update (`train_batch` of veRL's real engine: zero, passes, clip,
+step) of stock veRL and of each rule, interleaved in one process.
+
+Command: `{command}`
+
+{date}, {machine}, {versions}. {ranks} rank(s); medians of {repeats} updates of each kind (quartiles
+in brackets). {model} of width {width}, {layers} layers, vocabulary {vocabulary}, {precision},
+random weights; {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches}
+micro-batches per rank; activation checkpointing {checkpointing}. A table's title says what
+differs.
+
+{limits}{notes}{tables}
+Statistics and combine: what `actor/pcr/seconds` measures: gradient norms in the hooks, inner
+products, the all-reduce, the rule and the combination, as a share of the update. It depends on the
+number of parameters in the scope and of micro-batches, not on the number of tokens, which the
+passes depend on: with more tokens in a mini-batch it is less. Of several ranks it is the first
+one's, and the all-reduce has it wait for the slowest.
+
+Peak memory: the most bytes that torch's allocator has given out at a time during an update, beside
+weights and optimizer, read in an update of its own that is not timed. Over stock, it is also given
+in multiples of what this rank has of one gradient in the scope. Of several ranks it is the first
+one's; a thread of gloo then frees some buffers unseen, so that it is an upper bound.
+
+The parts come from a profile of the same untimed update: `forward` has the loss in it,
+`recomputation` is of activations inside a backward pass, the estimator's hooks are taken out of
+the backward passes and counted under `statistics`, and `communication` is what the process
+waits for in collectives, the host's and ours.
+
+{observed}{peers}{gpu}{links}"""
+
+# A part of a layout's name, and what it means.
+NOTES = {
+    "passes": "`two_forward` and `shared_forward`: the rule `pcr` with that `pcr.passes`. "
+    "In the table above, what passes alone would cost if a forward pass is one part, a backward "
+    "pass two, and a recomputation one.",
+    "peers": "`one block`: the rule `pcgrad` with `pcr.scope=all` and `pcr.block=global`, "
+    "so that all parameters are one block as in the other libraries.",
+    "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "
+    "the advantage zero.",
+    "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
+    "experts": "`experts`: eight experts in every MLP, of which a token sees two, and a shared "
+    "one, as fused tensors.",
+    "tied": "`tied`: input and output embeddings are one tensor.",
+    "offload": "`offload`: `param_offload` and `optimizer_offload`; `offload_policy`: FSDP2's own. "
+    "On a CPU both sides are the same memory.",
+    "ulysses": "`ulysses`: two ranks share the tokens of the same sequences, so the numbers of "
+    "sequences are those of both; torch's attention is in place of the flash-attention kernel.",
+    "hybrid": "`hybrid`: two replicas of two shards.",
+    "megatron": "Megatron-core with its local layers and what the tests put in place of a GPU.",
+}
+
+OBSERVED = """`observe` measures with two extra passes and then runs the stock update; between
+measurements (`pcr.observe_every`, 10 by default) its step is the stock step.
+
+"""
+
+# Whether there are no results of a GPU.
+NO_GPU = {
+    True: "On a GPU: no CUDA machine was at hand, so these rows are empty. "
+    "`python -m benchmarks.actor_update --out docs --device cuda --model qwen2.5-0.5b` fills "
+    "them.\n\n",
+    False: "On a GPU:\n\n",
+}
