@@ -11,8 +11,13 @@ import torch
 import torch.distributed as dist
 
 import pcr_plugin.update
-from benchmarks.patching import borders, in_range, replaced
-from pcr_plugin.estimators import Objective
+from benchmarks.patching import Switched, borders, in_range, replaced, switched_on
+from pcr_plugin.estimators import (
+    MicroBatchEstimator,
+    Objective,
+    SequenceEstimator,
+    SplitHalfEstimator,
+)
 
 PARTS = (
     "forward",
@@ -37,7 +42,25 @@ _COLLECTIVES = (
     "broadcast",
 )
 
+# Hooks of the estimators, and what they do after the passes.
+_HOOKS = {
+    MicroBatchEstimator: ("_add_square",),
+    SequenceEstimator: ("_forward", "_backward", "_sum_up"),
+    SplitHalfEstimator: (),
+}
+
 Span = tuple[float, float, str]
+
+
+def make_switchable(engine: Any) -> None:
+    """Let the hooks of an engine's estimator be marked later; they come with its first update.
+
+    Args:
+        engine: of veRL, or of ours.
+    """
+    estimator = getattr(engine, "_estimator", None)
+    for name in _HOOKS.get(type(estimator), ()):
+        setattr(estimator, name, Switched(_PREFIX + "statistics", getattr(estimator, name)))
 
 
 @contextmanager
@@ -80,9 +103,11 @@ def _of_update(engine: Any) -> Iterator[AbstractContextManager[None]]:
         yield _marked(update, name, "statistics")
     yield _marked(update, "_sum_over_ranks", "communication")
     yield _marked(pcr_plugin.update, "combine_", "combine")
-    yield replaced(engine._estimator, "collect", _collecting)
-    if hasattr(engine._estimator, "watching"):
-        yield replaced(engine._estimator, "watching", _watching)
+    estimator = engine._estimator
+    yield switched_on([one for one in vars(estimator).values() if isinstance(one, Switched)])
+    yield replaced(estimator, "collect", _collecting)
+    if hasattr(estimator, "watching"):  # two backward passes after one forward pass
+        yield replaced(estimator, "watching", _watching)
 
 
 def _marked(owner: Any, name: str, part: str) -> AbstractContextManager[None]:
@@ -116,13 +141,11 @@ def _layers(module: torch.nn.Module) -> list[torch.nn.Module]:
     return list(found.values())
 
 
-def breakdown(events: Iterable[Any], hooks: float) -> dict[str, float]:
+def breakdown(events: Iterable[Any]) -> dict[str, float]:
     """Seconds of every part.
 
     Args:
         events: of a profile of one update, run in `borders("benchmark/update")` and `ranges`.
-        hooks: seconds that the estimator spent in hooks, which run in the backward passes, in
-            those of both objectives alike.
 
     Returns:
         Of PARTS, those that are not 0; they add up to the update.
@@ -135,10 +158,6 @@ def breakdown(events: Iterable[Any], hooks: float) -> dict[str, float]:
     seconds = dict.fromkeys(PARTS, 0.0)
     for length, active in _pieces(spans):
         seconds[_part(active)] += length / 1e6
-    backward = [part for part in PARTS if part.startswith("backward") and seconds[part]]
-    for part in backward:
-        seconds[part] -= hooks / len(backward)
-        seconds["statistics"] += hooks / len(backward)
     return {part: found for part, found in seconds.items() if found}
 
 

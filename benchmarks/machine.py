@@ -62,19 +62,36 @@ def conditions(command: str, repeats: int, packages: Sequence[str]) -> dict[str,
     """
     return {
         "command": command,
-        "date": date.today().isoformat(),
+        "date": today(),
         "device": get_device_name(),
-        "machine": machine(),
-        "versions": {name: found for name in packages if (found := _version(name))},
+        "machine": machine(torch.get_num_threads()),
+        "versions": versions(packages),
         "ranks": dist.get_world_size(),
         "repeats": repeats,
     }
 
 
-def machine() -> str:
-    """The device in words."""
+def today() -> str:
+    """The date."""
+    return date.today().isoformat()
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those that are installed.
+
+    Args:
+        packages: whose versions matter.
+    """
+    return {name: found for name in packages if (found := _version(name))}
+
+
+def machine(threads: int) -> str:
+    """The device in words.
+
+    Args:
+        threads: per rank, of a CPU.
+    """
     if get_device_name() == "cpu":
-        threads = torch.get_num_threads()
         return f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} threads per rank"
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
     return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"

@@ -3,7 +3,8 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 from verl.utils.device import get_device_name
 
-from benchmarks.breakdown import breakdown, ranges
+from benchmarks.breakdown import breakdown, make_switchable, ranges
 from benchmarks.layouts import VARIANTS, Variant
 from benchmarks.memory import peak_memory, peak_of
-from benchmarks.patching import borders, synchronize
+from benchmarks.patching import borders, replaced, synchronize
 from benchmarks.update import Update
 from benchmarks.workload import Workload, make_batch, save_model
 
@@ -60,6 +61,7 @@ def measure(workload: Workload, names: Sequence[str], repeats: int, make: Make) 
 
 def _ready(update: Update, workload: Workload) -> Update:
     """The first update makes the optimizer's state, and can still be refused."""
+    make_switchable(update.engine)
     update(make_batch(workload, seed=_seed(workload, 0)))
     update.go()
     return update
@@ -88,7 +90,9 @@ def timed(update: Update, batch: Any) -> tuple[float, float]:
 def summary(rows: Sequence[tuple[float, float]]) -> Row:
     """Median and quartiles of the update, and the median share that is ours."""
     seconds = [whole for whole, _ in rows]
-    low, median, high = statistics.quantiles(seconds, n=4) if len(rows) > 1 else seconds * 3
+    low, median, high = min(seconds), statistics.median(seconds), max(seconds)
+    if len(seconds) > 2:
+        low, median, high = statistics.quantiles(seconds, n=4)
     share = statistics.median(ours / whole for whole, ours in rows)
     return {"median": median, "low": low, "high": high, "share": share}
 
@@ -105,33 +109,47 @@ def observe(update: Update, batch: Any) -> Row:
         `parts`, and `scope`, the bytes of this rank's share of one gradient in the scope.
     """
     update.come()
-    # The profiler does not see the end of what was there before it.
-    update.engine.optimizer_zero_grad()
     on_cpu = get_device_name() == "cpu"
     with (
         peak_memory() as peak,
         profile(activities=[ProfilerActivity.CPU], profile_memory=on_cpu) as prof,
         ranges(update.engine),
+        sized_scope(update.engine) as scope,
+        borders("benchmark/update"),
     ):
-        with borders("benchmark/update"):
-            update(batch)
-        scope = _scope(update.engine)
-        update.engine.optimizer_zero_grad()
+        update(batch)
     if on_cpu:
-        peak = peak_of(prof.profiler.kineto_results.events())  # type: ignore[union-attr]
-    estimator = getattr(update.engine, "_estimator", None)
-    hooks = 0.0 if estimator is None else estimator.seconds
+        peak = peak_of(prof.profiler.kineto_results.events())
     row = {
         "peak": peak.most,
         "unseen": max(peak.left, 0),
-        "parts": breakdown(prof.events() or [], hooks),
-        "scope": scope,
+        "parts": breakdown(prof.events() or []),
+        "scope": sum(scope),
     }
     update.go()
     return row
 
 
-def _scope(engine: Any) -> int:
-    gradients = getattr(engine, "_gradients", None)
-    held = [] if gradients is None else gradients.read()
-    return sum(shard.nbytes for shard in held if shard is not None)
+@contextmanager
+def sized_scope(engine: Any) -> Iterator[list[int]]:
+    """Read the bytes of every shard in the scope when the optimizer steps.
+
+    Args:
+        engine: of veRL, or of ours.
+
+    Yields:
+        What is filled in; nothing for an engine that has no scope.
+    """
+    sizes: list[int] = []
+
+    def reading(original: Any) -> Any:
+        def optimizer_step() -> Any:
+            gradients = getattr(engine, "_gradients", None)
+            held = [] if gradients is None else gradients.read()
+            sizes.extend(shard.nbytes for shard in held if shard is not None)
+            return original()
+
+        return optimizer_step
+
+    with replaced(engine, "optimizer_step", reading):
+        yield sizes

@@ -1,6 +1,6 @@
 """Names replaced for a while, by what calls the original in a range of the profiler."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,3 +63,41 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
             setattr(owner, name, original)
         else:
             delattr(owner, name)
+
+
+class Switched:
+    """A function that is called in a range while it is switched on.
+
+    For hooks, which are registered once and cannot be replaced later.
+
+    Args:
+        name: of the range.
+        original: the function.
+
+    Attributes:
+        on: whether there is a range.
+    """
+
+    def __init__(self, name: str, original: Callable[..., Any]) -> None:
+        self._original, self._ranged = original, in_range(name, original)
+        self.on = False
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call the function."""
+        return (self._ranged if self.on else self._original)(*arguments, **named)
+
+
+@contextmanager
+def switched_on(found: Sequence[Switched]) -> Iterator[None]:
+    """All of them on, then off.
+
+    Args:
+        found: the functions.
+    """
+    for one in found:
+        one.on = True
+    try:
+        yield
+    finally:
+        for one in found:
+            one.on = False

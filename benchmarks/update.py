@@ -49,7 +49,6 @@ class Update:
     def go(self) -> None:
         """Leave the device to another update: all of them together need not fit."""
         if get_device_name() != "cpu":
-            self.engine.optimizer_zero_grad()
             self.engine.to("cpu")
 
 

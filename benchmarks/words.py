@@ -30,9 +30,9 @@ in multiples of what this rank has of one gradient in the scope. Of several rank
 one's; a thread of gloo then frees some buffers unseen, so that it is an upper bound.
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
-`recomputation` is of activations inside a backward pass, the estimator's hooks are taken out of
-the backward passes and counted under `statistics`, and `communication` is what the process
-waits for in collectives, the host's and ours.
+`recomputation` is of activations inside a backward pass, `statistics` are the estimator's hooks,
+wherever they run, inner products and the rule, and `communication` is what the process waits for in
+collectives, the host's and ours.
 
 {observed}{peers}{gpu}{links}"""
 

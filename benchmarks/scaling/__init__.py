@@ -1,0 +1,1 @@
+"""How communication and statistics grow with layers, parameters and ranks."""

@@ -1,0 +1,133 @@
+"""The collectives of an update with FSDP2, from the code.
+
+FSDP2 has one group of parameters per decoder layer and one of the rest; with embeddings of their
+own also one for each of these. In every micro-batch it gathers every group for the forward and
+again for the backward pass; what it reduces waits for the last micro-batch of a pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.scaling.collectives import Counts
+from benchmarks.shapes import Shape
+
+HOST, PASSES, OURS = "stock", "second gradient", "statistics"
+PROBES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How often a variant runs over the mini-batch.
+
+    Args:
+        forwards: forward passes over all micro-batches.
+        backwards: backward passes over all micro-batches.
+        reductions: backward passes after which gradients are reduced.
+        batches: calls of veRL's loop, of which each sums the number of tokens over the ranks.
+        halves: whether the sizes of the halves are summed.
+        probes: whether there are probes to be summed.
+    """
+
+    forwards: int
+    backwards: int
+    reductions: int
+    batches: int
+    halves: bool = False
+    probes: bool = False
+
+
+STOCK = Plan(forwards=1, backwards=1, reductions=1, batches=1)
+PLANS = {
+    "stock": STOCK,
+    "two_forward": Plan(forwards=2, backwards=2, reductions=2, batches=2),
+    "two_forward, split_half": Plan(forwards=2, backwards=2, reductions=4, batches=4, halves=True),
+    "two_forward, sequence": Plan(forwards=2, backwards=2, reductions=2, batches=2, probes=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collective:
+    """Equal collectives of one step.
+
+    Args:
+        kind: as in `Counts`.
+        bytes: of the whole tensor.
+        times: per step.
+        whose: HOST, PASSES or OURS.
+    """
+
+    kind: str
+    bytes: int
+    times: int
+    whose: str
+
+
+def groups(shape: Shape) -> list[int]:
+    """Parameters of every group that FSDP2 gathers at once.
+
+    Args:
+        shape: of the model.
+    """
+    layers = [shape.layer_parameters] * shape.layers
+    embedding = shape.vocabulary * shape.width
+    if shape.tied:
+        return [*layers, embedding, shape.width]
+    return [*layers, embedding, embedding, shape.width]
+
+
+def collectives(
+    shape: Shape, plan: Plan, micro_batches: int, *, gathered: int = 4, reduced: int = 4
+) -> list[Collective]:
+    """The collectives of one update, with `pcr.scope=mlp` and `pcr.block=module`.
+
+    Args:
+        shape: of the model.
+        plan: of the variant.
+        micro_batches: per rank and mini-batch.
+        gathered: bytes of a number in an all-gather.
+        reduced: bytes of a number in a reduce-scatter.
+    """
+    found = []
+    for size in groups(shape):
+        found += _both("all-gather", size * gathered, *_gathers(plan, micro_batches))
+        found += _both("reduce-scatter", size * reduced, 1, plan.reductions - 1)
+    found += _both("all-reduce", 8, 1, plan.batches - 1)  # the number of tokens
+    found += [Collective(kind="all-reduce", bytes=4, times=1, whose=HOST)]  # the norm
+    if plan != STOCK:
+        found += _of_statistics(shape, plan)
+    return [one for one in found if one.times]
+
+
+def _gathers(plan: Plan, micro_batches: int) -> tuple[int, int]:
+    """The host's, and those that the second gradient adds."""
+    return 2 * micro_batches, (plan.forwards + plan.backwards - 2) * micro_batches
+
+
+def _both(kind: str, size: int, host: int, added: int) -> list[Collective]:
+    return [
+        Collective(kind=kind, bytes=size, times=host, whose=HOST),
+        Collective(kind=kind, bytes=size, times=added, whose=PASSES),
+    ]
+
+
+def _of_statistics(shape: Shape, plan: Plan) -> list[Collective]:
+    # A row of eleven numbers for every block; a layer's MLP is one.
+    tables = [shape.layers * 11 * 8]
+    if plan.halves:
+        tables.append(2 * 2 * 8)
+    if plan.probes:
+        # Of gate, up and down all pairs of directions; once for either objective.
+        tables += [shape.layers * 3 * PROBES**2 * 8] * 2
+    return [Collective(kind="all-reduce", bytes=size, times=1, whose=OURS) for size in tables]
+
+
+def counts_of(found: Sequence[Collective]) -> Counts:
+    """The same in the form of a count.
+
+    Args:
+        found: what `collectives` gives.
+    """
+    counts: Counts = Counts()
+    for one in found:
+        counts[one.kind, one.bytes] += one.times
+    return counts

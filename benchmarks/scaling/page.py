@@ -1,0 +1,143 @@
+"""docs/scaling.md, made of the numbers in docs/scaling.json and of the model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.scaling.collectives import Counts
+from benchmarks.scaling.expected import (
+    HOST,
+    OURS,
+    PASSES,
+    PLANS,
+    PROBES,
+    Collective,
+    collectives,
+    counts_of,
+)
+from benchmarks.scaling.network import Network, total
+from benchmarks.scaling.sizes import COUNTED, GPUS, MICRO_BATCHES, MODELS, shape_of
+from benchmarks.scaling.words import PAGE
+from benchmarks.shapes import SHAPES, Shape
+
+Report = dict[str, Any]
+
+
+def page(report: Report) -> str:
+    """The page.
+
+    Args:
+        report: as the JSON file has it.
+    """
+    network = Network()
+    values = {
+        **report,
+        "versions": ", ".join(f"{key} {value}" for key, value in report["versions"].items()),
+        "counted": _counted(report),
+        "seconds": _seconds(report),
+        "statistics": _statistics(),
+        "modelled": _modelled(network),
+        "micro_batches": MICRO_BATCHES,
+        "probes": PROBES,
+        "inside": f"{network.latency * 1e6:.0f}",
+        "between": f"{network.latency_between * 1e6:.0f}",
+        "bandwidth": f"{network.bandwidth / 1e9:.0f}",
+        "bandwidth_between": f"{network.bandwidth_between / 1e9:.0f}",
+    }
+    return PAGE.format_map(values)
+
+
+def found_counts(row: dict[str, Any]) -> Counts:
+    """The counts of a row of the file.
+
+    Args:
+        row: of one update.
+    """
+    return Counter({(kind, size): times for kind, size, times in row["counts"]})
+
+
+def expected_counts(index: int) -> Counts | None:
+    """What the formula says of an update that is counted.
+
+    Args:
+        index: in COUNTED.
+
+    Returns:
+        `None` where it has no plan of the update.
+    """
+    workload, name = COUNTED[index]
+    if name not in PLANS:
+        return None
+    return counts_of(collectives(shape_of(workload), PLANS[name], workload.micro_batches))
+
+
+def _counted(report: Report) -> str:
+    """What every update called, on the model of two layers, and whether the formula says so."""
+    head = "| update | ranks | all-gathers | reduce-scatters | all-reduces | KiB | as the formula |"
+    lines = [head, "|" + "---|" * 7]
+    for ranks, found in report["ranks"].items():
+        for index, row in enumerate(found["counts"]):
+            if not row["tied"] and ranks != "1":
+                lines.append(_counted_row(index, row, ranks))
+    return "\n".join(lines)
+
+
+def _counted_row(index: int, row: dict[str, Any], ranks: str) -> str:
+    if "refused" in row:
+        return f"| {row['update']} | {ranks} | refused | | | | |"
+    counts = found_counts(row)
+    times: Counter[str] = Counter()
+    for (kind, _), number in counts.items():
+        times[kind] += number
+    size = sum(size * number for (_, size), number in counts.items()) / 1024
+    expected = expected_counts(index)
+    same = "no formula" if expected is None else "yes" if expected == counts else "no"
+    shown = [times[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce")]
+    cells = " | ".join(map(str, shown))
+    return f"| {row['update']} | {ranks} | {cells} | {size:.0f} | {same} |"
+
+
+def _seconds(report: Report) -> str:
+    lines = ["| ranks | layers | width | scope on a rank | statistics, ms |", "|" + "---|" * 5]
+    for ranks, found in report["ranks"].items():
+        for row in found.get("seconds", []):
+            sizes = f"{row['layers']} | {row['width']} | {row['scope_of_a_rank'] / 1e6:.2f} M"
+            lines.append(f"| {ranks} | {sizes} | {1e3 * row['seconds']:.1f} |")
+    return "\n".join(lines)
+
+
+def _statistics() -> str:
+    lines = ["| model | layers | table, bytes | probes, KiB |", "|" + "---|" * 4]
+    for name in MODELS:
+        shape = SHAPES[name]
+        table, probes = (
+            [one.bytes * one.times for one in _step(shape, update) if one.whose == OURS]
+            for update in ("two_forward", "two_forward, sequence")
+        )
+        lines.append(
+            f"| {name} | {shape.layers} | {sum(table)} | {(sum(probes) - sum(table)) / 1024:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _step(shape: Shape, update: str) -> Sequence[Collective]:
+    """As veRL runs on GPUs: bf16 gathered, float32 reduced."""
+    return collectives(shape, PLANS[update], MICRO_BATCHES, gathered=2, reduced=4)
+
+
+def _modelled(network: Network) -> str:
+    head = "| model | GPUs | stock: GB sent, s | second gradient by two passes: GB, s |"
+    head += " statistics: KB, µs | with probes: KB, µs | statistics / stock |"
+    lines = [head, "|" + "---|" * 7]
+    for name in MODELS:
+        two, probed = (
+            _step(SHAPES[name], update) for update in ("two_forward", "two_forward, sequence")
+        )
+        for ranks in GPUS:
+            host, second, table = (total(network, two, ranks, w) for w in (HOST, PASSES, OURS))
+            probes = total(network, probed, ranks, OURS)
+            large = [f"{sent / 1e9:.1f}, {seconds:.2f}" for _, sent, seconds in (host, second)]
+            small = [f"{sent / 1e3:.1f}, {s * 1e6:.0f}" for _, sent, s in (table, probes)]
+            share = f"{100 * table[2] / host[2]:.3f} %"
+            lines.append(f"| {name} | {ranks} | {' | '.join([*large, *small, share])} |")
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""What is counted and timed, and what is modelled."""
+
+from typing import Any
+
+from benchmarks.layouts import VARIANTS
+from benchmarks.shapes import Shape
+from benchmarks.workload import Workload
+
+RANKS = (1, 2, 4)
+REPEATS = 5
+_TINY: dict[str, Any] = {"width": 64, "vocabulary": 256, "sequences": 4, "prompt": 8, "response": 8}
+_UPDATES = tuple(name for name in VARIANTS if name == "stock" or "_forward" in name)
+COUNTED = [
+    (Workload(layers=layers, micro_batches=2, tied=tied, **_TINY), name)
+    for layers, tied in ((2, False), (3, True))
+    for name in _UPDATES
+    if "one block" not in name
+]
+TIMED = [
+    Workload(width=width, layers=layers, vocabulary=256, sequences=4, prompt=8, response=8)
+    for width, layers in ((256, 2), (256, 4), (256, 8), (512, 2), (1024, 2))
+]
+MODELS = ("qwen2.5-0.5b", "qwen2.5-7b", "qwen2.5-72b")
+GPUS = (8, 64, 1024)
+MICRO_BATCHES = 4
+
+
+def shape_of(workload: Workload) -> Shape:
+    """The shape of a measured model.
+
+    Args:
+        workload: see there.
+    """
+    return Shape(
+        width=workload.width,
+        layers=workload.layers,
+        heads=workload.heads,
+        kv_heads=workload.kv_heads,
+        mlp=workload.mlp or workload.width * 11 // 4,
+        vocabulary=workload.vocabulary,
+        tied=workload.tied,
+    )

@@ -1,0 +1,52 @@
+"""The sentences around the numbers of docs/scaling.md."""
+
+PAGE = """# How it scales
+
+Command: `{command}`
+
+{date}, {machine}, {versions}.
+
+## What is sent
+
+A step of the rule adds to FSDP2's own communication:
+
+- one all-reduce of a table with eleven float64 numbers per block, whatever the width of the model,
+  the number of tokens and of micro-batches (`pcr.block=module`: a block is a layer's MLP);
+- with `split_half` one more, of four numbers; with `sequence` two more, of K^2 numbers per linear
+  layer of the scope (K = `pcr.variance.probes`, {probes} by default), one for either objective;
+- with `pcr.passes=two_forward` all gathers and reductions of a second run over the mini-batch,
+  which is what costs. With `split_half` a run is two halves, and each reduces its gradients.
+
+{statistics}
+
+Counted in updates of a model with two layers and two micro-batches, by intercepting every operator
+of torch.distributed on the first rank, and compared with the formula
+(`benchmarks/scaling/expected.py`) in number and size of every collective:
+
+{counted}
+
+## What is computed
+
+Statistics and combination (`actor/pcr/seconds`, median) read every gradient in the scope once per
+micro-batch and objective in hooks, and this rank's shards of both at the end. So they grow with the
+parameters of the scope, and the second part falls with the ranks that share them. One thread per
+rank; the ranks share the cores of one machine, and the first waits for the slowest.
+
+{seconds}
+
+## Beyond four ranks
+
+Modelled, not measured: FSDP2 over all GPUs, {micro_batches} micro-batches, parameters gathered in
+bf16, gradients reduced in float32. A collective takes a logarithmic number of steps of {inside} µs
+inside a machine of eight GPUs and {between} µs between machines, and sends its bytes at
+{bandwidth} GB/s per GPU inside a machine (NVLink 4, one direction) and {bandwidth_between} GB/s per
+machine between them (eight adapters of 400 Gb/s). Nothing overlaps with computation or with other
+collectives. These figures are data sheets', and the number of steps is the least there can be; both
+favour the host's large collectives, so the last column is rather too high than too low.
+
+{modelled}
+
+The second run over the mini-batch doubles the gathers and reductions, in bytes and in seconds. The
+statistics are microseconds at any size. They come once per step, at its end, where every rank
+waits.
+"""
