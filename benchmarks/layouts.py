@@ -109,20 +109,20 @@ _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 _POLICY = (("offload_policy", True),)
 
 LAYOUTS: dict[str, Layout] = {
-    "passes": _passes((*PASSES, *_ESTIMATORS), ranks=(1, 2, 4)),
+    "passes": _passes(ranks=(1, 2, 4)),
     "passes-checkpointing": _passes(checkpointing=True, ranks=(1, 2, 4)),
+    "passes-estimators": _passes(("stock", *_ESTIMATORS)),
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
     "passes-wide": _passes(width=1024, layers=2),
     "passes-narrow": _passes(width=256),
-    "passes-deep": _passes(layers=8),
+    "passes-deep": _passes(layers=8, sequences=8),
     "passes-short": _passes(prompt=32, response=32, sequences=64),
     "passes-long": _passes(prompt=128, response=896, sequences=4),
-    "passes-half_without_advantage": _passes(
-        sequences=16, micro_batches=4, zero_advantages=0.5, response=320
-    ),
-    "peers": _passes(("stock", *PASSES[1:], *_ONE_BLOCK, *_PEERS)),
-    **_both("", RULES),
+    "passes-half_without_advantage": _passes(micro_batches=4, zero_advantages=0.5),
+    "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS)),
+    "fsdp": Layout(changes={"strategy": "fsdp"}),
+    "fsdp2": Layout(changes={"strategy": "fsdp2"}, variants=RULES),
     **_both("-lora", lora_rank=32),
     **_both("-experts", _NO_PROBES, experts=8),
     **_both("-tied", tied=True),

@@ -38,6 +38,11 @@ class Shape:
         return self.mlp_parameters + attention + 2 * self.width
 
     @property
+    def tensors(self) -> int:
+        """Parameters as tensors: four matrices, three biases, three of the MLP, two norms."""
+        return 12 * self.layers + (2 if self.tied else 3)
+
+    @property
     def parameters(self) -> int:
         """Of the whole model."""
         embeddings = (1 if self.tied else 2) * self.vocabulary * self.width

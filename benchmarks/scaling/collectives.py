@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operator -> (kind, place of the whole tensor among its arguments).
@@ -46,6 +47,8 @@ class Collectives(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # so that its own collectives come here, one by one
         name = func.name().partition(".")[0]
         if name in _KINDS:
             kind, place = _KINDS[name]

@@ -1,7 +1,7 @@
 """The collectives of an update with FSDP2, from the code.
 
-FSDP2 has one group of parameters per decoder layer and one of the rest; with embeddings of their
-own also one for each of these. In every micro-batch it gathers every group for the forward and
+FSDP2 has one group of parameters per decoder layer and one of the rest; embeddings that are not
+tied have one each. In every micro-batch it gathers every group for the forward and
 again for the backward pass; what it reduces waits for the last micro-batch of a pass.
 """
 
@@ -71,7 +71,7 @@ def groups(shape: Shape) -> list[int]:
     layers = [shape.layer_parameters] * shape.layers
     embedding = shape.vocabulary * shape.width
     if shape.tied:
-        return [*layers, embedding, shape.width]
+        return [*layers, embedding + shape.width]
     return [*layers, embedding, embedding, shape.width]
 
 
@@ -92,7 +92,8 @@ def collectives(
         found += _both("all-gather", size * gathered, *_gathers(plan, micro_batches))
         found += _both("reduce-scatter", size * reduced, 1, plan.reductions - 1)
     found += _both("all-reduce", 8, 1, plan.batches - 1)  # the number of tokens
-    found += [Collective(kind="all-reduce", bytes=4, times=1, whose=HOST)]  # the norm
+    # The norm of the gradient, of every tensor by itself.
+    found += [Collective(kind="all-reduce", bytes=4 * shape.tensors, times=1, whose=HOST)]
     if plan != STOCK:
         found += _of_statistics(shape, plan)
     return [one for one in found if one.times]

@@ -1,0 +1,1 @@
+"""The benchmarks count and measure what they say."""

@@ -1,0 +1,66 @@
+"""Peers do the work that is asked of them, on the same losses of the same model."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.launch import run_ranks
+
+Gradient = dict[str, Tensor]
+BETA = 0.01  # of benchmarks.update
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Gradient]:
+    """Name of an update, or of one loss, to its gradient."""
+    folder = tmp_path_factory.mktemp("peers")
+    run_ranks("tests.benchmarks.peers_worker", 1, folder)
+    gradients: dict[str, Gradient] = torch.load(folder / "gradients.pt")
+    return gradients
+
+
+def flat(gradient: Gradient, names: list[str]) -> Tensor:
+    return torch.cat([gradient[name].flatten() for name in names]).double()
+
+
+def projected(p: Tensor, s: Tensor) -> Tensor:
+    """PCGrad of two gradients: either without its part along the other, if they conflict."""
+    product = torch.clamp(p @ s, max=0.0)
+    assert product < 0, "otherwise every rule gives the sum"
+    return p - product / (s @ s) * s + s - product / (p @ p) * p
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_plain_torch_has_the_gradient_of_stock(found: dict[str, Gradient]) -> None:
+    names = list(found["stock"])
+    stock = flat(found["stock"], names)
+    assert_near(flat(found["plain torch"], names), stock)
+    assert_near(flat(found["p"], names) + BETA * flat(found["s"], names), stock)
+
+
+@pytest.mark.parametrize(
+    ("peer", "times"),
+    [
+        ("TorchJD, backward", 1.0),
+        ("TorchJD, sparing memory", 1.0),
+        ("Pytorch-PCGrad style", 0.5),
+    ],
+)
+def test_whole_gradients_are_projected(found: dict[str, Gradient], peer: str, times: float) -> None:
+    names = list(found["p"])
+    p, s = flat(found["p"], names), BETA * flat(found["s"], names)
+    assert_near(flat(found[peer], names), times * projected(p, s))
+
+
+def test_output_layer_of_two_tasks_gets_their_sum(found: dict[str, Gradient]) -> None:
+    shared = [name for name in found["p"] if name != "lm_head.weight"]
+    p, s = flat(found["p"], shared), BETA * flat(found["s"], shared)
+    assert_near(flat(found["TorchJD, mtl_backward"], shared), projected(p, s))
+    own = ["lm_head.weight"]
+    assert_near(
+        flat(found["TorchJD, mtl_backward"], own),
+        flat(found["p"], own) + BETA * flat(found["s"], own),
+    )

@@ -1,0 +1,61 @@
+"""The formula for collectives is what updates call, and what it is used for is arithmetic."""
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks.scaling.expected import HOST, OURS, PASSES, PLANS, Collective, collectives
+from benchmarks.scaling.network import Network, total
+from benchmarks.scaling.page import expected_counts, found_counts
+from benchmarks.scaling.sizes import COUNTED
+from benchmarks.shapes import SHAPES
+from tests.support.launch import run_ranks
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two ranks have called in every update."""
+    folder = tmp_path_factory.mktemp("scaling")
+    run_ranks("benchmarks.scaling.worker", 2, folder, arguments=["small"])
+    found: list[dict[str, Any]] = json.loads((folder / "found.json").read_text())["counts"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "index",
+    [i for i, (_, name) in enumerate(COUNTED) if name in PLANS],
+    ids=lambda i: COUNTED[i][1],
+)
+def test_number_and_size_of_every_collective(rows: list[dict[str, Any]], index: int) -> None:
+    assert found_counts(rows[index]) == expected_counts(index)
+
+
+def test_statistics_do_not_grow_with_ranks_or_tokens() -> None:
+    shape = SHAPES["qwen2.5-7b"]
+    for micro_batches in (1, 8):
+        ours = [
+            c for c in collectives(shape, PLANS["two_forward"], micro_batches) if c.whose == OURS
+        ]
+        assert ours == [Collective(kind="all-reduce", bytes=28 * 11 * 8, times=1, whose=OURS)]
+
+
+def test_second_run_costs_what_the_first_does() -> None:
+    network, shape = Network(), SHAPES["qwen2.5-7b"]
+    found = collectives(shape, PLANS["two_forward"], 4)
+    host, second = (total(network, found, 64, whose) for whose in (HOST, PASSES))
+    # Only the norm of the gradient is not computed again.
+    assert second[0] == host[0] - 1
+    assert second[1] == pytest.approx(host[1], rel=1e-6)
+    assert second[2] == pytest.approx(host[2], rel=1e-3)
+
+
+def test_seconds_of_a_collective() -> None:
+    network = Network(
+        gpus=8, latency=1.0, latency_between=10.0, bandwidth=100.0, bandwidth_between=50.0
+    )
+    gather = Collective(kind="all-gather", bytes=800, times=1, whose=HOST)
+    assert network.seconds(gather, 8) == pytest.approx(3 + 700 / 100)
+    assert network.seconds(gather, 32) == pytest.approx(3 + 20 + 775 / 50)
+    sums = Collective(kind="all-reduce", bytes=800, times=3, whose=HOST)
+    assert network.seconds(sums, 8) == pytest.approx(3 * 2 * (3 + 700 / 100))

@@ -1,0 +1,34 @@
+"""Pages of the benchmarks are made of the numbers in the files beside them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import page
+from benchmarks.scaling.page import expected_counts, found_counts
+from benchmarks.scaling.page import page as scaling_page
+
+DOCS = Path(__file__).parents[2] / "docs"
+REPORTS = {path.stem: json.loads(path.read_text()) for path in DOCS.glob("benchmarks*.json")}
+SCALING = json.loads((DOCS / "scaling.json").read_text())
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_page_shows_the_numbers_in_the_file(name: str) -> None:
+    assert (DOCS / f"{name}.md").read_text() == page(name, REPORTS)
+
+
+def test_page_on_scaling_shows_the_numbers_in_the_file() -> None:
+    assert (DOCS / "scaling.md").read_text() == scaling_page(SCALING)
+
+
+@pytest.mark.parametrize("ranks", ["2", "4"])
+def test_collectives_that_were_counted_are_the_formula_s(ranks: str) -> None:
+    checked = 0
+    for index, row in enumerate(SCALING["ranks"][ranks]["counts"]):
+        expected = expected_counts(index)
+        if expected is not None:
+            assert found_counts(row) == expected, row["update"]
+            checked += 1
+    assert checked >= 8
