@@ -94,7 +94,8 @@ def machine(threads: int) -> str:
     if get_device_name() == "cpu":
         return f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} threads per rank"
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    memory, nccl = found.total_memory / 2**30, ".".join(map(str, torch.cuda.nccl.version()))
+    return f"{found.name}, {memory:.0f} GiB, CUDA {torch.version.cuda}, NCCL {nccl}"
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,7 @@ python -m benchmarks.report docs
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ def page(name: str, reports: Mapping[str, Report]) -> str:
         "checkpointing": "on" if workload["checkpointing"] else "off",
     }
     values["links"] = f"\nOther layouts: {values['links']}.\n" if others else ""
-    return PAGE.format_map(values)
+    # What is empty leaves no gap.
+    return re.sub(r"\n{3,}", "\n\n", PAGE.format_map(values))
 
 
 def _section(report: Report, layout: str) -> str:

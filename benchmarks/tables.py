@@ -80,9 +80,17 @@ def limits_table(results: Mapping[str, Mapping[str, Row]]) -> str:
     for layout, rows in results.items():
         for name, limit in _LIMITS["checkpointing" in layout].items():
             if name in rows and "refused" not in rows[name]:
-                ratio = rows[name]["median"] / rows["stock"]["median"]
-                lines.append(f"| {layout} | {name} | {ratio:.2f} | {limit} |")
+                lines.append(
+                    f"| {layout} | {name} | {_against(rows[name], rows['stock'], limit)} |"
+                )
     if not lines:
         return ""
-    head = ["| layout | passes | against stock | the passes alone |", "|---|---|---|---|"]
-    return "\n".join([*head, *lines]) + "\n\n"
+    head = "| layout | passes | against stock | the passes alone | statistics and combine |"
+    head += " memory over stock, in gradients of the scope |"
+    return "\n".join([head, "|" + "---|" * 6, *lines]) + "\n\n"
+
+
+def _against(row: Row, stock: Row, limit: str) -> str:
+    over = f"{(row['peak'] - stock['peak']) / row['scope']:.2f}" if row["scope"] else ""
+    ratio, share = row["median"] / stock["median"], 100 * row["share"]
+    return f"{ratio:.2f} | {limit} | {share:.2f} % | {over}"

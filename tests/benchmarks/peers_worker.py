@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,17 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
     found = {}
+    half = replace(WORKLOAD, precision="bf16")
     with tempfile.TemporaryDirectory() as model:
         save_model(WORKLOAD, Path(model))
         for name, variant in VARIANTS.items():
             if name == "stock" or variant.peer:
                 update = make_update(WORKLOAD, Path(model), variant)
                 found[name] = _gradient(update, partial(update, make_batch(WORKLOAD, seed=0)))
+        for name in ("stock", "plain torch"):
+            update = make_update(half, Path(model), VARIANTS[name])
+            train = partial(update, make_batch(half, seed=0))
+            found[f"{name}, bf16"] = _gradient(update, train)
         plain = make_update(WORKLOAD, Path(model), VARIANTS["plain torch"])
     actor = actor_config(WORKLOAD, VARIANTS["stock"])
     split = SplitLoss(partial(ppo_loss, config=actor), lambda _: None)

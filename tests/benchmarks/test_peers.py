@@ -41,6 +41,15 @@ def test_plain_torch_has_the_gradient_of_stock(found: dict[str, Gradient]) -> No
     assert_near(flat(found["p"], names) + BETA * flat(found["s"], names), stock)
 
 
+def test_plain_torch_computes_in_the_precision_of_stock(found: dict[str, Gradient]) -> None:
+    names = list(found["stock"])
+    exact = flat(found["stock"], names)
+    errors = [flat(found[f"{name}, bf16"], names) - exact for name in ("stock", "plain torch")]
+    # bf16 has eight bits; autocast leaves some operators in float32.
+    for error in errors:
+        assert 1e-3 < error.norm() / exact.norm() < 0.1
+
+
 @pytest.mark.parametrize(
     ("peer", "times"),
     [
