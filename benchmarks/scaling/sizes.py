@@ -1,5 +1,6 @@
 """What is counted and timed, and what is modelled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.layouts import VARIANTS
@@ -9,12 +10,19 @@ from benchmarks.workload import Workload
 RANKS = (1, 2, 4)
 REPEATS = 5
 _TINY: dict[str, Any] = {"width": 64, "vocabulary": 256, "sequences": 4, "prompt": 8, "response": 8}
-_UPDATES = tuple(name for name in VARIANTS if name == "stock" or "_forward" in name)
+_UPDATES = tuple(
+    name for name in VARIANTS if name == "stock" or ("_forward" in name and "one block" not in name)
+)
+
+
+def _counted(names: Sequence[str], *, layers: int, tied: bool) -> list[tuple[Workload, str]]:
+    workload = Workload(layers=layers, micro_batches=2, tied=tied, **_TINY)
+    return [(workload, name) for name in names]
+
+
 COUNTED = [
-    (Workload(layers=layers, micro_batches=2, tied=tied, **_TINY), name)
-    for layers, tied in ((2, False), (3, True))
-    for name in _UPDATES
-    if "one block" not in name
+    *_counted(_UPDATES, layers=2, tied=False),
+    *_counted(("stock", "two_forward"), layers=3, tied=True),
 ]
 TIMED = [
     Workload(width=width, layers=layers, vocabulary=256, sequences=4, prompt=8, response=8)

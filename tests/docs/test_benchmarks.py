@@ -31,4 +31,4 @@ def test_collectives_that_were_counted_are_the_formula_s(ranks: str) -> None:
         if expected is not None:
             assert found_counts(row) == expected, row["update"]
             checked += 1
-    assert checked >= 8
+    assert checked >= 6
