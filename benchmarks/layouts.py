@@ -45,6 +45,13 @@ VARIANTS: dict[str, Variant] = {
     "shared_forward, split_half": _rule("pcr", passes="shared_forward", variance=_HALVES),
     "two_forward, sequence": _rule("pcr", passes="two_forward", variance=_PROBES),
     "shared_forward, sequence": _rule("pcr", passes="shared_forward", variance=_PROBES),
+    # Weight gradients outside the scope of either objective, where once would do.
+    "shared_forward, split_half, signals apart": _rule(
+        "pcr", passes="shared_forward", variance=_HALVES, combine_signals=False
+    ),
+    "shared_forward, sequence, signals apart": _rule(
+        "pcr", passes="shared_forward", variance=_PROBES, combine_signals=False
+    ),
     "two_forward, one block": _rule("pcgrad", passes="two_forward", **_WHOLE),
     "shared_forward, one block": _rule("pcgrad", passes="shared_forward", **_WHOLE),
     "plain torch": Variant(peer="plain"),
@@ -61,7 +68,9 @@ _NO_PROBES = _FEW[:-1]
 _SHARED = ("stock", *_FEW[2:])
 PASSES = ("stock", "two_forward", "shared_forward")
 _ESTIMATORS = tuple(
-    f"{passes}, {name}" for name in ("split_half", "sequence") for passes in PASSES[1:]
+    name
+    for name, variant in VARIANTS.items()
+    if variant.settings.get("passes") and variant.settings.get("variance")
 )
 _PEERS = tuple(name for name, variant in VARIANTS.items() if variant.peer)
 _ONE_BLOCK = ("two_forward, one block", "shared_forward, one block")
