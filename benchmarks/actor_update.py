@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from benchmarks.layouts import GPU_LAYOUTS, LAYOUTS, Layout
+from benchmarks.layouts import LAYOUTS, Layout, gpu_layouts
 from benchmarks.machine import check_device, conditions, start_ranks
 from benchmarks.measuring import Make, measure
 from benchmarks.report import write_pages
@@ -125,7 +125,7 @@ def main(words: Sequence[str] | None = None) -> None:
     device.add_argument("--model", default="")
     asked, _ = device.parse_known_args(words)
     if asked.device == "cuda":
-        layouts, name = GPU_LAYOUTS, f"benchmarks_cuda_{asked.model}".rstrip("_")
+        layouts, name = gpu_layouts(asked.model), f"benchmarks_cuda_{asked.model}".rstrip("_")
     else:
         layouts, name = LAYOUTS, "benchmarks"
     arguments = parser(layouts, name)

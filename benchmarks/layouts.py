@@ -160,3 +160,17 @@ GPU_LAYOUTS: dict[str, Layout] = {
         device="cuda",
     )
 }
+
+
+def gpu_layouts(model: str) -> dict[str, Layout]:
+    """Layouts for a GPU.
+
+    Args:
+        model: peers are measured with the smaller one: between turns all wait in the memory of the
+            machine, with their optimizers.
+    """
+    return {
+        name: layout
+        for name, layout in GPU_LAYOUTS.items()
+        if "peers" not in name or model == "qwen2.5-0.5b"
+    }

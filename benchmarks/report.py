@@ -98,10 +98,10 @@ def _gpu_row(report: Report, layout: str, variant: str, rows: Mapping[str, Any])
 
 
 def _gpu_layouts() -> Sequence[tuple[str, str]]:
-    from benchmarks.layouts import GPU_LAYOUTS
+    from benchmarks.layouts import gpu_layouts
 
     models = ("qwen2.5-0.5b", "qwen2.5-1.5b")
-    return [(model, layout) for model in models for layout in GPU_LAYOUTS]
+    return [(model, layout) for model in models for layout in gpu_layouts(model)]
 
 
 if __name__ == "__main__":

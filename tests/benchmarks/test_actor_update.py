@@ -113,7 +113,7 @@ def test_page_has_every_update_and_empty_rows_for_a_gpu(folder: Path) -> None:
             assert f"\n| {name} | " in text
     assert "no CUDA machine was at hand" in text
     for layout in GPU_LAYOUTS:
-        assert f"\n| qwen2.5-1.5b, {layout} | | | | |" in text
+        assert f"\n| qwen2.5-0.5b, {layout} | | | | |" in text
 
 
 def test_a_gpu_that_is_not_there_is_not_measured(tmp_path: Path) -> None:
