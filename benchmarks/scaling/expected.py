@@ -2,11 +2,13 @@
 
 FSDP2 has one group of parameters per decoder layer and one of the rest; embeddings that are not
 tied have one each. In every micro-batch it gathers every group for the forward and
-again for the backward pass; what it reduces waits for the last micro-batch of a pass.
+again for every backward pass; what it reduces waits for the last micro-batch of a pass. With a
+shared forward pass it does not wait.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.scaling.collectives import Counts
 from benchmarks.shapes import Shape
@@ -22,26 +24,42 @@ class Plan:
     Args:
         forwards: forward passes over all micro-batches.
         backwards: backward passes over all micro-batches.
-        reductions: backward passes after which gradients are reduced.
+        reductions: of whole gradients: after the last micro-batch, or with `every` after every one.
+        scope_reductions: of gradients in the scope alone.
+        every: what is reduced does not wait for the last micro-batch.
         batches: calls of veRL's loop, of which each sums the number of tokens over the ranks.
         halves: whether the sizes of the halves are summed.
         probes: whether there are probes to be summed.
     """
 
-    forwards: int
-    backwards: int
-    reductions: int
-    batches: int
+    forwards: int = 2
+    backwards: int = 2
+    reductions: int = 2
+    scope_reductions: int = 0
+    every: bool = False
+    batches: int = 2
     halves: bool = False
     probes: bool = False
+
+
+def _shared(*, combined: bool = False, **others: Any) -> Plan:
+    """Two backward passes in every micro-batch, reduced at once; combined, s in the scope alone."""
+    whole, scope = (1, 1) if combined else (2, 0)
+    times = {"forwards": 1, "backwards": 2, "reductions": whole, "scope_reductions": scope}
+    return Plan(**{"batches": 1, **times, **others}, every=True)
 
 
 STOCK = Plan(forwards=1, backwards=1, reductions=1, batches=1)
 PLANS = {
     "stock": STOCK,
-    "two_forward": Plan(forwards=2, backwards=2, reductions=2, batches=2),
-    "two_forward, split_half": Plan(forwards=2, backwards=2, reductions=4, batches=4, halves=True),
-    "two_forward, sequence": Plan(forwards=2, backwards=2, reductions=2, batches=2, probes=True),
+    "two_forward": Plan(),
+    "two_forward, split_half": Plan(reductions=4, batches=4, halves=True),
+    "two_forward, sequence": Plan(probes=True),
+    "shared_forward": _shared(),
+    "shared_forward, split_half": _shared(combined=True, batches=2, halves=True),
+    "shared_forward, sequence": _shared(combined=True, probes=True),
+    "shared_forward, split_half, signals apart": _shared(batches=2, halves=True),
+    "shared_forward, sequence, signals apart": _shared(probes=True),
 }
 
 
@@ -88,9 +106,12 @@ def collectives(
         reduced: bytes of a number in a reduce-scatter.
     """
     found = []
+    times = micro_batches if plan.every else 1
     for size in groups(shape):
         found += _both("all-gather", size * gathered, *_gathers(plan, micro_batches))
-        found += _both("reduce-scatter", size * reduced, 1, plan.reductions - 1)
+        found += _both("reduce-scatter", size * reduced, 1, plan.reductions * times - 1)
+    scope = plan.scope_reductions * times * shape.layers
+    found += _both("reduce-scatter", shape.mlp_parameters * reduced, 0, scope)
     found += _both("all-reduce", 8, 1, plan.batches - 1)  # the number of tokens
     # The norm of the gradient, of every tensor by itself.
     found += [Collective(kind="all-reduce", bytes=4 * shape.tensors, times=1, whose=HOST)]
@@ -116,6 +137,8 @@ def _of_statistics(shape: Shape, plan: Plan) -> list[Collective]:
     tables = [shape.layers * 11 * 8]
     if plan.halves:
         tables.append(2 * 2 * 8)
+    if plan.every:
+        tables.append(2 * 8)  # whether all ranks can share a forward pass
     if plan.probes:
         # Of gate, up and down all pairs of directions; once for either objective.
         tables += [shape.layers * 3 * PROBES**2 * 8] * 2

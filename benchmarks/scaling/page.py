@@ -16,7 +16,7 @@ from benchmarks.scaling.expected import (
     counts_of,
 )
 from benchmarks.scaling.network import Network, total
-from benchmarks.scaling.sizes import COUNTED, GPUS, MICRO_BATCHES, MODELS, shape_of
+from benchmarks.scaling.sizes import GPUS, MICRO_BATCHES, MODELS, counted_workload, shape_of
 from benchmarks.scaling.words import PAGE
 from benchmarks.shapes import SHAPES, Shape
 
@@ -56,19 +56,20 @@ def found_counts(row: dict[str, Any]) -> Counts:
     return Counter({(kind, size): times for kind, size, times in row["counts"]})
 
 
-def expected_counts(index: int) -> Counts | None:
-    """What the formula says of an update that is counted.
+def expected_counts(row: dict[str, Any]) -> Counts | None:
+    """What the formula says of an update that was counted.
 
     Args:
-        index: in COUNTED.
+        row: of the file.
 
     Returns:
         `None` where it has no plan of the update.
     """
-    workload, name = COUNTED[index]
-    if name not in PLANS:
+    if row["update"] not in PLANS:
         return None
-    return counts_of(collectives(shape_of(workload), PLANS[name], workload.micro_batches))
+    workload = counted_workload(row["layers"], row["tied"])
+    plan = PLANS[row["update"]]
+    return counts_of(collectives(shape_of(workload), plan, workload.micro_batches))
 
 
 def _counted(report: Report) -> str:
@@ -76,13 +77,13 @@ def _counted(report: Report) -> str:
     head = "| update | ranks | all-gathers | reduce-scatters | all-reduces | KiB | as the formula |"
     lines = [head, "|" + "---|" * 7]
     for ranks, found in report["ranks"].items():
-        for index, row in enumerate(found["counts"]):
-            if not row["tied"] and ranks != "1":
-                lines.append(_counted_row(index, row, ranks))
+        if ranks != "1":  # alone, FSDP2 sends nothing
+            rows = [row for row in found["counts"] if not row["tied"]]
+            lines += [_counted_row(row, ranks) for row in rows]
     return "\n".join(lines)
 
 
-def _counted_row(index: int, row: dict[str, Any], ranks: str) -> str:
+def _counted_row(row: dict[str, Any], ranks: str) -> str:
     if "refused" in row:
         return f"| {row['update']} | {ranks} | refused | | | | |"
     counts = found_counts(row)
@@ -90,7 +91,7 @@ def _counted_row(index: int, row: dict[str, Any], ranks: str) -> str:
     for (kind, _), number in counts.items():
         times[kind] += number
     size = sum(size * number for (_, size), number in counts.items()) / 1024
-    expected = expected_counts(index)
+    expected = expected_counts(row)
     same = "no formula" if expected is None else "yes" if expected == counts else "no"
     shown = [times[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce")]
     cells = " | ".join(map(str, shown))
@@ -126,18 +127,34 @@ def _step(shape: Shape, update: str) -> Sequence[Collective]:
 
 
 def _modelled(network: Network) -> str:
-    head = "| model | GPUs | stock: GB sent, s | second gradient by two passes: GB, s |"
+    head = (
+        "| model | GPUs | stock | two passes add | a shared forward pass adds | combined it adds |"
+    )
     head += " statistics: KB, µs | with probes: KB, µs | statistics / stock |"
-    lines = [head, "|" + "---|" * 7]
+    lines = [head, "|" + "---|" * 9]
     for name in MODELS:
-        two, probed = (
-            _step(SHAPES[name], update) for update in ("two_forward", "two_forward, sequence")
+        two, shared, combined, probed = (
+            _step(SHAPES[name], update)
+            for update in (
+                "two_forward",
+                "shared_forward",
+                "shared_forward, sequence",
+                "two_forward, sequence",
+            )
         )
         for ranks in GPUS:
-            host, second, table = (total(network, two, ranks, w) for w in (HOST, PASSES, OURS))
-            probes = total(network, probed, ranks, OURS)
-            large = [f"{sent / 1e9:.1f}, {seconds:.2f}" for _, sent, seconds in (host, second)]
-            small = [f"{sent / 1e3:.1f}, {s * 1e6:.0f}" for _, sent, s in (table, probes)]
-            share = f"{100 * table[2] / host[2]:.3f} %"
+            host, *added = (
+                total(network, found, ranks, whose)
+                for found, whose in (
+                    (two, HOST),
+                    (two, PASSES),
+                    (shared, PASSES),
+                    (combined, PASSES),
+                )
+            )
+            ours = [total(network, found, ranks, OURS) for found in (two, probed)]
+            large = [f"{sent / 1e9:.1f} GB, {seconds:.2f} s" for _, sent, seconds in (host, *added)]
+            small = [f"{sent / 1e3:.1f}, {seconds * 1e6:.0f}" for _, sent, seconds in ours]
+            share = f"{100 * ours[0][2] / host[2]:.3f} %"
             lines.append(f"| {name} | {ranks} | {' | '.join([*large, *small, share])} |")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """What is counted and timed, and what is modelled."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.layouts import VARIANTS
@@ -15,14 +14,19 @@ _UPDATES = tuple(
 )
 
 
-def _counted(names: Sequence[str], *, layers: int, tied: bool) -> list[tuple[Workload, str]]:
-    workload = Workload(layers=layers, micro_batches=2, tied=tied, **_TINY)
-    return [(workload, name) for name in names]
+def counted_workload(layers: int, tied: bool) -> Workload:
+    """A model whose collectives are counted.
+
+    Args:
+        layers: decoder layers.
+        tied: whether the embeddings are one tensor.
+    """
+    return Workload(layers=layers, micro_batches=2, tied=tied, **_TINY)
 
 
 COUNTED = [
-    *_counted(_UPDATES, layers=2, tied=False),
-    *_counted(("stock", "two_forward"), layers=3, tied=True),
+    *((counted_workload(2, tied=False), name) for name in _UPDATES),
+    *((counted_workload(3, tied=True), name) for name in ("stock", "two_forward")),
 ]
 TIMED = [
     Workload(width=width, layers=layers, vocabulary=256, sequences=4, prompt=8, response=8)

@@ -15,7 +15,10 @@ A step of the rule adds to FSDP2's own communication:
 - with `split_half` one more, of four numbers; with `sequence` two more, of K^2 numbers per linear
   layer of the scope (K = `pcr.variance.probes`, {probes} by default), one for either objective;
 - with `pcr.passes=two_forward` all gathers and reductions of a second run over the mini-batch,
-  which is what costs. With `split_half` a run is two halves, and each reduces its gradients.
+  which is what costs. With `split_half` a run is two halves, and each reduces its gradients;
+- with `pcr.passes=shared_forward` the gathers of a second backward pass, and reductions in every
+  micro-batch, where the stock engine waits for the last one: of both gradients or, if signals are
+  combined, of s in the scope and of p + beta s everywhere.
 
 {statistics}
 
@@ -46,7 +49,9 @@ favour the host's large collectives, so the last column is rather too high than 
 
 {modelled}
 
-The second run over the mini-batch doubles the gathers and reductions, in bytes and in seconds. The
-statistics are microseconds at any size. They come once per step, at its end, where every rank
-waits.
+A second run over the mini-batch doubles the gathers and reductions, in bytes and in seconds. A
+shared forward pass gathers less and reduces more, the more the more micro-batches there are: it
+saves computation, not communication. (`combined` is that of the estimator `sequence`, without its
+probes.) The statistics are microseconds at any size. They come once per step, at its end, where
+every rank waits.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.actor_update import parser, workload_of
+from benchmarks.actor_update import main, parser, workload_of
 from benchmarks.layouts import GPU_LAYOUTS, LAYOUTS, VARIANTS
 from benchmarks.shapes import SHAPES
 
@@ -116,10 +116,12 @@ def test_page_has_every_update_and_empty_rows_for_a_gpu(folder: Path) -> None:
         assert f"\n| qwen2.5-0.5b, {layout} | | | | |" in text
 
 
-def test_a_gpu_that_is_not_there_is_not_measured(tmp_path: Path) -> None:
-    done = run("--device", "cuda", "--model", "qwen2.5-0.5b", "--out", str(tmp_path))
-    assert done.returncode == 2
-    assert "torch finds no CUDA device" in done.stderr
+def test_a_gpu_that_is_not_there_is_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--device", "cuda", "--model", "qwen2.5-0.5b", "--out", str(tmp_path)])
+    assert "torch finds no CUDA device" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

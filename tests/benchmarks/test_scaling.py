@@ -22,13 +22,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "index",
-    [i for i, (_, name) in enumerate(COUNTED) if name in PLANS],
-    ids=lambda i: COUNTED[i][1],
-)
-def test_number_and_size_of_every_collective(rows: list[dict[str, Any]], index: int) -> None:
-    assert found_counts(rows[index]) == expected_counts(index)
+def test_number_and_size_of_every_collective(rows: list[dict[str, Any]]) -> None:
+    assert [row["update"] for row in rows] == [name for _, name in COUNTED]
+    for row in rows:
+        if "refused" in row:
+            assert "shared_forward" in row["update"]
+            assert row["refused"].startswith("pcr.")
+        else:
+            assert found_counts(row) == expected_counts(row), row["update"]
 
 
 def test_statistics_do_not_grow_with_ranks_or_tokens() -> None:
@@ -48,6 +49,22 @@ def test_second_run_costs_what_the_first_does() -> None:
     assert second[0] == host[0] - 1
     assert second[1] == pytest.approx(host[1], rel=1e-6)
     assert second[2] == pytest.approx(host[2], rel=1e-3)
+
+
+def test_shared_forward_pass_gathers_less_and_reduces_in_every_micro_batch() -> None:
+    shape = SHAPES["qwen2.5-7b"]
+
+    def sent(update: str, kind: str) -> int:
+        found = collectives(shape, PLANS[update], 4)
+        return sum(c.bytes * c.times for c in found if c.kind == kind and c.whose == PASSES)
+
+    whole = 4 * shape.parameters
+    assert sent("two_forward", "all-gather") == 8 * whole
+    assert sent("shared_forward", "all-gather") == 4 * whole
+    assert sent("two_forward", "reduce-scatter") == whole
+    assert sent("shared_forward", "reduce-scatter") == 7 * whole
+    scope = 4 * shape.layers * shape.mlp_parameters
+    assert sent("shared_forward, sequence", "reduce-scatter") == 3 * whole + 4 * scope
 
 
 def test_seconds_of_a_collective() -> None:
