@@ -104,7 +104,7 @@ def _seconds(report: Report) -> str:
         for row in found.get("seconds", []):
             sizes = f"{row['layers']} | {row['width']} | {row['scope_of_a_rank'] / 1e6:.2f} M"
             lines.append(f"| {ranks} | {sizes} | {1e3 * row['seconds']:.1f} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not timed in this run."
 
 
 def _statistics() -> str:
