@@ -45,12 +45,12 @@ VARIANTS: dict[str, Variant] = {
     "shared_forward, split_half": _rule("pcr", passes="shared_forward", variance=_HALVES),
     "two_forward, sequence": _rule("pcr", passes="two_forward", variance=_PROBES),
     "shared_forward, sequence": _rule("pcr", passes="shared_forward", variance=_PROBES),
-    # Weight gradients outside the scope of either objective, where once would do.
-    "shared_forward, split_half, signals apart": _rule(
-        "pcr", passes="shared_forward", variance=_HALVES, combine_signals=False
+    # Weight gradients outside the scope once, from p + beta s.
+    "shared_forward, split_half, combined": _rule(
+        "pcr", passes="shared_forward", variance=_HALVES, combine_signals=True
     ),
-    "shared_forward, sequence, signals apart": _rule(
-        "pcr", passes="shared_forward", variance=_PROBES, combine_signals=False
+    "shared_forward, sequence, combined": _rule(
+        "pcr", passes="shared_forward", variance=_PROBES, combine_signals=True
     ),
     "two_forward, one block": _rule("pcgrad", passes="two_forward", **_WHOLE),
     "shared_forward, one block": _rule("pcgrad", passes="shared_forward", **_WHOLE),

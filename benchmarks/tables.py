@@ -13,8 +13,8 @@ _LIMITS = {
         "two_forward": "2.00",
         "shared_forward": "1.67 (5/3)",
         # Outside the scope one weight gradient of the two signals together.
-        "shared_forward, split_half": "1.56 (14/9)",
-        "shared_forward, sequence": "1.56 (14/9)",
+        "shared_forward, split_half, combined": "1.56 (14/9)",
+        "shared_forward, sequence, combined": "1.56 (14/9)",
     },
     True: {"two_forward": "2.00", "shared_forward": "1.75 (7/4)"},
 }

@@ -41,9 +41,8 @@ NOTES = {
     "passes": "`two_forward` and `shared_forward`: the rule `pcr` with that `pcr.passes`. "
     "In the table above, what passes alone would cost if a forward pass is one part, a backward "
     "pass two, and a recomputation one.",
-    "passes-estimators": "`signals apart`: `pcr.combine_signals=false`. By default weight "
-    "gradients outside the scope are computed once, where the estimator allows it, which "
-    "`micro_batch` does not; `backward of p` is then of p + beta s.",
+    "passes-estimators": "`combined`: `pcr.combine_signals=true`, weight gradients outside the "
+    "scope are computed once; `backward of p` is then of p + beta s.",
     "peers": "`one block`: the rule `pcgrad` with `pcr.scope=all` and `pcr.block=global`, "
     "so that all parameters are one block as in the other libraries.",
     "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "

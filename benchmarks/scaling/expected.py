@@ -56,10 +56,10 @@ PLANS = {
     "two_forward, split_half": Plan(reductions=4, batches=4, halves=True),
     "two_forward, sequence": Plan(probes=True),
     "shared_forward": _shared(),
-    "shared_forward, split_half": _shared(combined=True, batches=2, halves=True),
-    "shared_forward, sequence": _shared(combined=True, probes=True),
-    "shared_forward, split_half, signals apart": _shared(batches=2, halves=True),
-    "shared_forward, sequence, signals apart": _shared(probes=True),
+    "shared_forward, split_half": _shared(batches=2, halves=True),
+    "shared_forward, sequence": _shared(probes=True),
+    "shared_forward, split_half, combined": _shared(combined=True, batches=2, halves=True),
+    "shared_forward, sequence, combined": _shared(combined=True, probes=True),
 }
 
 

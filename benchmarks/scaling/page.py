@@ -138,7 +138,7 @@ def _modelled(network: Network) -> str:
             for update in (
                 "two_forward",
                 "shared_forward",
-                "shared_forward, sequence",
+                "shared_forward, sequence, combined",
                 "two_forward, sequence",
             )
         )

@@ -64,7 +64,7 @@ def test_shared_forward_pass_gathers_less_and_reduces_in_every_micro_batch() -> 
     assert sent("two_forward", "reduce-scatter") == whole
     assert sent("shared_forward", "reduce-scatter") == 7 * whole
     scope = 4 * shape.layers * shape.mlp_parameters
-    assert sent("shared_forward, sequence", "reduce-scatter") == 3 * whole + 4 * scope
+    assert sent("shared_forward, sequence, combined", "reduce-scatter") == 3 * whole + 4 * scope
 
 
 def test_seconds_of_a_collective() -> None:
