@@ -18,8 +18,8 @@ A step of the rule adds to FSDP2's own communication:
   which is what costs. With `split_half` a run is two halves, and each reduces its gradients;
 - with `pcr.passes=shared_forward` the gathers of a second backward pass, and reductions in every
   micro-batch, where the stock engine waits for the last one: of both gradients or, with
-  `pcr.combine_signals=true`, of s in the scope and of p + beta s everywhere. And one all-reduce of two numbers:
-  whether all ranks can.
+  `pcr.combine_signals=true`, of s in the scope and of p + beta s everywhere. And one
+  all-reduce of two numbers: whether all ranks can.
 
 {statistics}
 
