@@ -2,7 +2,7 @@
 
 from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.micro_batch import Merged, MicroBatchEstimator
-from pcr_plugin.estimators.products import counted_gramian
+from pcr_plugin.estimators.products import counted_gramian, without_mix
 from pcr_plugin.estimators.sequence import SequenceEstimator, SequenceRanks
 from pcr_plugin.estimators.split_half import SplitHalfEstimator
 
@@ -17,4 +17,5 @@ __all__ = [
     "SplitHalfEstimator",
     "UnitColumns",
     "counted_gramian",
+    "without_mix",
 ]

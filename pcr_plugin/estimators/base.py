@@ -1,6 +1,7 @@
 """What the update asks of an estimator."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -45,6 +46,11 @@ class Estimator(Protocol):
     """Measures the spread of a gradient's units while the host computes it."""
 
     @property
+    def is_linear(self) -> bool:
+        """Whether what it keeps of p can be had from what it keeps of p + mix s and of s."""
+        ...
+
+    @property
     def seconds(self) -> float:
         """Time that this step's passes have spent in the estimator."""
         ...
@@ -57,14 +63,36 @@ class Estimator(Protocol):
         """
         ...
 
-    def begin(self) -> None:
-        """Forget the last step."""
+    def begin(self, mix: float = 0.0) -> None:
+        """Forget the last step.
+
+        Args:
+            mix: in this step, what is computed and given as the plasticity gradient is p + mix s.
+                Not 0 only where `is_linear`.
+        """
         ...
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run an objective's passes; afterwards the host holds the whole gradient."""
         ...
 
+    def measuring(self, *objectives: Objective) -> AbstractContextManager[None]:
+        """Around one run over the mini-batch that computes these objectives' gradients."""
+        ...
+
+    def watching(self, objective: Objective) -> AbstractContextManager[None]:
+        """Around a backward pass of this objective, in `measuring`."""
+        ...
+
+    def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
+        """After an objective's last backward pass, in `measuring`.
+
+        Args:
+            objective: the objective.
+            read: this rank's shards of its whole gradient.
+        """
+        ...
+
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
-        """The sums of this step, given this rank's shards of p and s."""
+        """The sums of this step, of p and s, given this rank's shards of p + mix s and of s."""
         ...

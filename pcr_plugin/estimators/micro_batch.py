@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,6 +32,21 @@ class Merged:
     cells: Sequence[bool]
     sum_sizes: Callable[[Tensor], Tensor]
     counts_units: bool
+
+
+@dataclass
+class _Pass:
+    """What the hooks have seen of one objective so far.
+
+    Attributes:
+        reached_in: the unit that last reached each parameter, -1 for none.
+        squares: of every unit (C,) ||g_m||^2, in hook values.
+        in_pieces: parameters that came twice in one unit.
+    """
+
+    reached_in: list[int]
+    squares: list[Tensor] = field(default_factory=list)
+    in_pieces: set[int] = field(default_factory=set)
 
 
 class MicroBatchEstimator:
@@ -74,15 +89,16 @@ class MicroBatchEstimator:
         self._merged = merged
         self._sizes: list[float] = []
         self._merged_sizes: list[float] = []
-        # Of every unit of the pass: (C,) ||g_m||^2, in hook values.
-        self._squares: list[Tensor] = []
-        self._seconds = 0.0
+        self._passes: dict[Objective, _Pass] = {}
         self._objective: Objective | None = None
-        # The unit that last reached each parameter, -1 for none; and who came twice in one.
-        self._reached_in = [-1] * len(gradients.block_of)
-        self._in_pieces: set[int] = set()
+        self._seconds = 0.0
         self._problem = ""
         self._has_hooks = False
+
+    @property
+    def is_linear(self) -> bool:
+        """No: the norm of a unit's p does not follow from those of two other gradients."""
+        return False
 
     @property
     def seconds(self) -> float:
@@ -94,8 +110,13 @@ class MicroBatchEstimator:
         """A gradient was not seen, or not in one piece per micro-batch; empty if all were."""
         return self._problem
 
-    def begin(self) -> None:
-        """Forget the last step."""
+    def begin(self, mix: float = 0.0) -> None:
+        """Forget the last step.
+
+        Args:
+            mix: 0; see `Estimator`.
+        """
+        assert mix == 0.0, "the units' norms are of the gradients as they come"
         self._problem = ""
         self._sums.zero_()
         self._seconds = 0.0
@@ -103,7 +124,7 @@ class MicroBatchEstimator:
     @property
     def is_measuring(self) -> bool:
         """Whether a pass of ours is under way, and not one of the host's own."""
-        return self._objective is not None
+        return bool(self._passes)
 
     def start_unit(self, size: float) -> None:
         """Announce the micro-batch whose backward pass comes next.
@@ -112,32 +133,59 @@ class MicroBatchEstimator:
             size: its number n_m of tokens or sequences. A unit of size 0 is dropped.
         """
         self._sizes.append(size)
-        self._squares.append(torch.zeros_like(self._sums[:, 0]))
+        for seen in self._passes.values():
+            seen.squares.append(torch.zeros_like(self._sums[:, 0]))
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on."""
+        with self.measuring(objective):
+            with self.watching(objective):
+                run(None)
+            self.end_pass(objective, self._gradients.read)
+
+    @contextmanager
+    def measuring(self, *objectives: Objective) -> Iterator[None]:
+        """Around one run over the mini-batch that computes these objectives' gradients."""
         if not self._has_hooks:
             # Only now: a host that offloads its parameters has none of them between steps.
             self._gradients.watch(self._add_square)
             self._has_hooks = True
-        with self._watching(objective):
-            run(None)
-        found = self._came_twice() or self._was_missed() or self._has_no_order()
+        parameters = len(self._gradients.block_of)
+        self._sizes = []
+        self._passes = {objective: _Pass([-1] * parameters) for objective in objectives}
+        try:
+            yield
+        finally:
+            self._passes = {}
+
+    @contextmanager
+    def watching(self, objective: Objective) -> Iterator[None]:
+        """Around a backward pass of this objective."""
+        self._objective = objective
+        try:
+            yield
+        finally:
+            self._objective = None
+
+    def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
+        """Check what the hooks have seen of the objective, and sum it up."""
+        seen = self._passes[objective]
+        found = self._came_twice(seen) or self._was_missed(seen, read) or self._has_no_order(seen)
         if found and not self._problem:
             self._problem = f"pcr.variance.estimator='micro_batch' {found}. {_REMEDY}"
-        self._sums[:, objective] = self._weighted()
+        self._sums[:, objective] = self._weighted(seen)
 
-    def _came_twice(self) -> str:
-        if not self._in_pieces:
+    def _came_twice(self, seen: _Pass) -> str:
+        if not seen.in_pieces:
             return ""
         return (
-            f"got the gradients of {self._names(self._in_pieces)} more than once in one of "
+            f"got the gradients of {self._names(seen.in_pieces)} more than once in one of "
             f"{len(self._sizes)} micro-batches"
         )
 
-    def _was_missed(self) -> str:
-        unseen = [i for i, reached in enumerate(self._reached_in) if reached < 0]
-        held = self._gradients.read() if unseen else []
+    def _was_missed(self, seen: _Pass, read: Callable[[], Local]) -> str:
+        unseen = [i for i, reached in enumerate(seen.reached_in) if reached < 0]
+        held = read() if unseen else []
         missed = [i for i in unseen if _has_gradient(held[i])]
         if not missed:
             return ""
@@ -146,10 +194,10 @@ class MicroBatchEstimator:
             "there is one"
         )
 
-    def _has_no_order(self) -> str:
+    def _has_no_order(self, seen: _Pass) -> str:
         """A gradient that some units under way lack: it cannot be told which ones."""
         last = len(self._sizes) - 1
-        fewer = {i for i, reached in enumerate(self._reached_in) if -1 < reached < last}
+        fewer = {i for i, reached in enumerate(seen.reached_in) if -1 < reached < last}
         if not self._in_order or not fewer:
             return ""
         return (
@@ -157,12 +205,12 @@ class MicroBatchEstimator:
             f"{len(self._sizes)} micro-batches, of which several are under way at a time"
         )
 
-    def _weighted(self) -> Tensor:
+    def _weighted(self, seen: _Pass) -> Tensor:
         """(C,) sum of ||g_m||^2 / n_m over the units of the pass; those of size 0 are dropped."""
         if not self._sizes:
             return torch.zeros_like(self._sums[:, 0])
         own = self._sums.new_tensor(self._sizes)
-        squares, sizes = torch.stack(self._squares), own[:, None]
+        squares, sizes = torch.stack(seen.squares), own[:, None]
         if self._merged is not None:
             together = self._merged.sum_sizes(own.clone())
             self._merged_sizes = together.tolist()
@@ -190,29 +238,19 @@ class MicroBatchEstimator:
             totals=torch.full_like(self._sums, torch.nan),
         )
 
-    @contextmanager
-    def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective, self._sizes, self._squares = objective, [], []
-        self._reached_in = [-1] * len(self._reached_in)
-        self._in_pieces = set()
-        try:
-            yield
-        finally:
-            self._objective = None
-
     def _add_square(self, index: int, gradient: Tensor) -> None:
         if self._objective is None:
             return
         start = time.perf_counter()
-        latest = len(self._sizes) - 1
-        unit = self._reached_in[index] + 1 if self._in_order else latest
-        if unit == self._reached_in[index] or unit > latest:
-            self._in_pieces.add(index)
-        self._reached_in[index] = unit
-        if self._squares:
+        seen, latest = self._passes[self._objective], len(self._sizes) - 1
+        unit = seen.reached_in[index] + 1 if self._in_order else latest
+        if unit == seen.reached_in[index] or unit > latest:
+            seen.in_pieces.add(index)
+        seen.reached_in[index] = unit
+        if seen.squares:
             at_least_float32 = torch.promote_types(gradient.dtype, torch.float32)
             norm = torch.linalg.vector_norm(gradient, dtype=at_least_float32).double()
-            self._squares[min(unit, latest)][self._gradients.block_of[index]] += norm**2
+            seen.squares[min(unit, latest)][self._gradients.block_of[index]] += norm**2
         self._seconds += time.perf_counter() - start
 
     def _names(self, indices: set[int] | list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pcr_plugin.gradients import Gradients, Local
@@ -28,3 +29,15 @@ def counted_gramian(access: Gradients, gradients: Sequence[Local], blocks: int) 
         blocks,
         access.device,
     )
+
+
+def without_mix(gramian: Tensor, mix: float) -> Tensor:
+    """From inner products of (p + mix s, s) to those of (p, s): a change of basis.
+
+    Args:
+        gramian: (B, 2 n, 2 n) in float64 of n such pairs, one after the other.
+        mix: how much of s is in the first of every pair.
+    """
+    pair = torch.tensor([[1.0, -mix], [0.0, 1.0]], dtype=gramian.dtype, device=gramian.device)
+    change = torch.block_diag(*[pair] * (gramian.shape[-1] // 2))
+    return change @ gramian @ change.T if mix else gramian

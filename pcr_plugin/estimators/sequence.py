@@ -8,7 +8,7 @@ before anything is squared.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,14 @@ class SequenceRanks:
     counts_rows: bool
     counts_sums: bool
     counts_units: bool
+
+
+@dataclass
+class _Pass:
+    """What the hooks have seen of one objective: its micro-batches, and how often each layer."""
+
+    backward_passes: list[int]
+    units: list[ProbedRows] = field(default_factory=list)
 
 
 class SequenceEstimator:
@@ -82,9 +90,9 @@ class SequenceEstimator:
         self._device = device
         self._ranks = ranks
         self._in_order = in_order
-        # Of the pass under way: one entry per micro-batch.
-        self._units: list[ProbedRows] = []
-        self._backward_passes = [0] * len(layers)
+        self._passes: dict[Objective, _Pass] = {}
+        self._mix = 0.0
+        self._rows_of_s: Tensor | None = None
         self._shared = LastProjection()
         self._directions: dict[tuple[int, bool, torch.dtype], Tensor] = {}
         self._squares = torch.zeros(cells, 2, dtype=torch.float64, device=device)
@@ -92,6 +100,11 @@ class SequenceEstimator:
         self._sizes = self._squares.new_zeros(0)
         self._objective: Objective | None = None
         self._problem, self._seconds, self._has_hooks = "", 0.0, False
+
+    @property
+    def is_linear(self) -> bool:
+        """Yes: probes are."""
+        return True
 
     @property
     def seconds(self) -> float:
@@ -106,11 +119,15 @@ class SequenceEstimator:
     @property
     def is_measuring(self) -> bool:
         """Whether a pass of ours is under way, and not one of the host's own."""
-        return self._objective is not None
+        return bool(self._passes)
 
-    def begin(self) -> None:
-        """Forget the last step; the next pass draws new directions."""
-        self._problem, self._seconds = "", 0.0
+    def begin(self, mix: float = 0.0) -> None:
+        """Forget the last step; the next pass draws new directions.
+
+        Args:
+            mix: see `Estimator`.
+        """
+        self._problem, self._seconds, self._mix = "", 0.0, mix
         self._forget()
 
     def start_micro_batch(self, tokens: TokenRows, sizes: Tensor) -> None:
@@ -122,19 +139,46 @@ class SequenceEstimator:
             sizes: (R,) number n_i of tokens or sequences of each row. Rows of size 0 are dropped.
         """
         sizes = sizes.to(self._device, torch.float64)
-        self._units.append(ProbedRows(tokens, sizes, self._columns, len(self._layers)))
+        for seen in self._passes.values():
+            seen.units.append(ProbedRows(tokens, sizes, self._columns, len(self._layers)))
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the objective's pass over the whole mini-batch with the hooks on."""
+        with self.measuring(objective):
+            with self.watching(objective):
+                run(None)
+            self.end_pass(objective, self._gradients.read)
+
+    @contextmanager
+    def measuring(self, *objectives: Objective) -> Iterator[None]:
+        """Around one run over the mini-batch that computes these objectives' gradients."""
         if not self._has_hooks:
             for index, layer in enumerate(self._layers):
                 layer.module.register_forward_hook(partial(self._forward, index), with_kwargs=True)
             self._has_hooks = True
-        with self._watching(objective):
-            run(None)
+        self._passes = {objective: _Pass([0] * len(self._layers)) for objective in objectives}
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._passes = {}
+
+    @contextmanager
+    def watching(self, objective: Objective) -> Iterator[None]:
+        """Around a backward pass of this objective."""
+        self._objective = objective
+        try:
+            yield
+        finally:
+            self._objective = None
+
+    def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
+        """Check what the hooks have seen of the objective, and sum it up."""
         start = time.perf_counter()
-        self._note(self._was_missed())
-        self._sum_up(objective)
+        self._note(self._was_missed(self._passes[objective], read))
+        self._sum_up(objective, self._passes.pop(objective).units)
         self._seconds += time.perf_counter() - start
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
@@ -150,12 +194,13 @@ class SequenceEstimator:
             totals=self._totals * self._scale,
         )
 
-    def _sum_up(self, objective: Objective) -> None:
+    def _sum_up(self, objective: Objective, units: Sequence[ProbedRows]) -> None:
         """Put the rows' parts together, then square: ranks that share them all take part."""
-        rows = torch.cat([self._columns.empty(0), *(unit.finish() for unit in self._units)])
+        rows = torch.cat([self._columns.empty(0), *(unit.finish() for unit in units)])
+        if self._mix:
+            rows = self._without_mix(objective, rows)
         total = self._ranks.sum_all(rows.sum(dim=0))
-        self._sizes = torch.cat([self._sizes[:0], *(unit.sizes for unit in self._units)])
-        self._units = []
+        self._sizes = torch.cat([self._sizes[:0], *(unit.sizes for unit in units)])
         squares = self._ranks.sum_parts(rows).square_()
         weighted = torch.where(self._sizes > 0, 1 / self._sizes, 0.0) @ squares
         # What is equal on several ranks is counted on one: the table is summed over all of them.
@@ -163,24 +208,20 @@ class SequenceEstimator:
         square = self._columns.by_cell(total.square())
         self._totals[:, objective] = square * self._ranks.counts_sums
 
+    def _without_mix(self, objective: Objective, rows: Tensor) -> Tensor:
+        """Probes of p from those of p + mix s; the stability pass ends first."""
+        if objective == Objective.STABILITY:
+            self._rows_of_s = rows.clone()
+            return rows
+        assert self._rows_of_s is not None
+        rows, self._rows_of_s = rows - self._mix * self._rows_of_s, None
+        return rows
+
     def _forget(self) -> None:
         """Nothing of a step's rows and directions outlives it."""
-        self._units = []
+        self._rows_of_s = None
         self._shared = LastProjection()
         self._directions.clear()
-
-    @contextmanager
-    def _watching(self, objective: Objective) -> Iterator[None]:
-        self._objective = objective
-        self._units = []
-        self._backward_passes = [0] * len(self._layers)
-        try:
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        finally:
-            self._objective = None
 
     @torch.no_grad()
     def _forward(
@@ -192,7 +233,7 @@ class SequenceEstimator:
         one that gradients run through; so every token is counted once in either way.
         """
         result = output[0] if isinstance(output, tuple) else output
-        if self._objective is None or not result.requires_grad:
+        if not self._passes or not result.requires_grad:
             return
         start = time.perf_counter()
         layer = self._layers[index]
@@ -213,12 +254,13 @@ class SequenceEstimator:
         layer = self._layers[index]
         signal = projected(gradient, self._signs(index, True, gradient.dtype), layer.outputs.width)
         signal, hidden = layer.outputs.gather(signal), layer.inputs.gather(hidden)
-        unit = self._backward_passes[index] if self._in_order else len(self._units) - 1
-        self._backward_passes[index] += 1
-        if found := self._does_not_fit(index, unit, len(signal), len(hidden)):
+        seen = self._passes[self._objective]
+        unit = seen.backward_passes[index] if self._in_order else len(seen.units) - 1
+        seen.backward_passes[index] += 1
+        if found := _does_not_fit(layer.name, seen.units, unit, len(signal), len(hidden)):
             self._note(found)
         else:
-            self._units[unit].add(layer, signal, hidden)
+            seen.units[unit].add(layer, signal, hidden)
         self._seconds += time.perf_counter() - start
 
     def _signs(self, index: int, of_outputs: bool, dtype: torch.dtype) -> Tensor:
@@ -234,32 +276,35 @@ class SequenceEstimator:
             drawn = self._directions[key] = directions(rows, side.width, self._device, dtype)
         return drawn
 
-    def _does_not_fit(self, index: int, unit: int, gradients: int, inputs: int) -> str:
-        name = self._layers[index].name
-        if unit >= len(self._units) or unit < 0:
-            return f"got a gradient of {name!r} more often than micro-batches"
-        tokens = len(self._units[unit].tokens.places)
-        if gradients == inputs == tokens:
-            return ""
-        return (
-            f"got {gradients} gradients and {inputs} inputs of {name!r} in a micro-batch of "
-            f"{tokens} tokens"
-        )
-
-    def _was_missed(self) -> str:
-        fewer = [i for i, count in enumerate(self._backward_passes) if count < len(self._units)]
-        unseen = [i for i in fewer if self._in_order or not self._backward_passes[i]]
-        held = self._gradients.read() if unseen else []
+    def _was_missed(self, seen: _Pass, read: Callable[[], Local]) -> str:
+        counts = seen.backward_passes
+        fewer = [i for i, count in enumerate(counts) if count < len(seen.units)]
+        unseen = [i for i in fewer if self._in_order or not counts[i]]
+        held = read() if unseen else []
         for i in unseen:
             layer = self._layers[i]
             own = [held[at] for at in (layer.weight, layer.bias) if at is not None]
             if any(shard is not None and bool(shard.any()) for shard in own):
                 return (
-                    f"saw {self._backward_passes[i]} gradients of {layer.name!r} in "
-                    f"{len(self._units)} micro-batches"
+                    f"saw {counts[i]} gradients of {layer.name!r} in "
+                    f"{len(seen.units)} micro-batches"
                 )
         return ""
 
     def _note(self, found: str) -> None:
         if found and not self._problem:
             self._problem = f"pcr.variance.estimator='sequence' {found}. {_REMEDY}"
+
+
+def _does_not_fit(
+    name: str, units: Sequence[ProbedRows], unit: int, gradients: int, inputs: int
+) -> str:
+    if unit >= len(units) or unit < 0:
+        return f"got a gradient of {name!r} more often than micro-batches"
+    tokens = len(units[unit].tokens.places)
+    if gradients == inputs == tokens:
+        return ""
+    return (
+        f"got {gradients} gradients and {inputs} inputs of {name!r} in a micro-batch of "
+        f"{tokens} tokens"
+    )

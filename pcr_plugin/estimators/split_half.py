@@ -1,12 +1,13 @@
 """Unit: half of every rank's mini-batch. No hooks, one more gradient kept per objective."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
-from pcr_plugin.estimators.products import counted_gramian
+from pcr_plugin.estimators.products import counted_gramian, without_mix
 from pcr_plugin.gradients import Gradients, Local
 
 _TINY = 1e-12
@@ -37,6 +38,12 @@ class SplitHalfEstimator:
         self._halves = halves
         self._is_first = is_first
         self._first: dict[Objective, Local] = {}
+        self._mix = 0.0
+
+    @property
+    def is_linear(self) -> bool:
+        """Yes: it keeps gradients."""
+        return True
 
     @property
     def seconds(self) -> float:
@@ -48,9 +55,13 @@ class SplitHalfEstimator:
         """None: there are no hooks that could miss a gradient."""
         return ""
 
-    def begin(self) -> None:
-        """Forget the last step."""
-        self._first = {}
+    def begin(self, mix: float = 0.0) -> None:
+        """Forget the last step.
+
+        Args:
+            mix: see `Estimator`.
+        """
+        self._first, self._mix = {}, mix
 
     def collect(self, objective: Objective, run: RunPass) -> None:
         """Run the halves one after the other; the host then holds their sum."""
@@ -60,20 +71,41 @@ class SplitHalfEstimator:
         run(1)
         self._gradients.finish_rest()
         self._gradients.add(first, [1.0] * len(first))
+        self.keep_first(objective, first)
+
+    def keep_first(self, objective: Objective, first: Local) -> None:
+        """Take the gradient of the first half, until `columns`.
+
+        Args:
+            objective: the objective.
+            first: local shards of g_A, or of p_A + mix s_A.
+        """
         self._first[objective] = first
+
+    def measuring(self, *objectives: Objective) -> AbstractContextManager[None]:
+        """Nothing has to be watched."""
+        return nullcontext()
+
+    def watching(self, objective: Objective) -> AbstractContextManager[None]:
+        """Nothing has to be watched."""
+        return nullcontext()
+
+    def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
+        """Nothing to check: `columns` has the gradients."""
 
     def columns(self, plasticity: Local, stability: Local) -> UnitColumns:
         """The sums of this step from this rank's shards; afterwards the halves are given up.
 
         Args:
-            plasticity: local shards of p.
+            plasticity: local shards of p + mix s.
             stability: local shards of s.
         """
         shares = self._halves()
         of_p, of_s = Objective.PLASTICITY, Objective.STABILITY
         # Nothing of them outlives the step, after which the host may offload its gradients.
         first = [self._first.pop(objective) for objective in Objective]
-        gramian = counted_gramian(self._gradients, [plasticity, stability, *first], self._blocks)
+        held = counted_gramian(self._gradients, [plasticity, stability, *first], self._blocks)
+        gramian = without_mix(held, self._mix)
         whole, half = gramian[:, :2], gramian[:, 2:]
         squares = [
             _squares(whole[:, i, i], whole[:, i, 2 + i], half[:, i, 2 + i], shares)
