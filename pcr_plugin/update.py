@@ -1,9 +1,8 @@
 """One optimizer step's two gradients, from the first pass to the combined gradient.
 
-Phases: 1. stability pass, 2. set s aside, 3. plasticity pass, 4. statistics, 5. rule,
-6. combine. A model with losses of its own has a pass of these between 2 and 3. The host supplies
-the passes, access to its gradients and the sum over ranks; clipping and the optimizer stay the
-host's and see the combined gradient alone.
+Phases: 1. the passes, which leave two gradients, 2. statistics, 3. rule, 4. combine. The host
+supplies the passes, access to its gradients and the sum over ranks; clipping and the optimizer stay
+the host's and see the combined gradient alone.
 """
 
 import logging
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from pcr_plugin.blocks import Block
 from pcr_plugin.config import UpdateRule
-from pcr_plugin.estimators import Estimator, Objective, RunPass, UnitColumns, counted_gramian
-from pcr_plugin.gradients import Gradients, Local, RandomState, combine_
+from pcr_plugin.estimators import Estimator, Objective, UnitColumns, counted_gramian, without_mix
+from pcr_plugin.gradients import Gradients, RandomState, combine_
 from pcr_plugin.metrics import PREFIX, block_metrics, step_metrics
+from pcr_plugin.passes import GradientPair, Passes
 from pcr_plugin.rules import BlockWeights, decide
 from pcr_plugin.rules.conflict import has_stability
 from pcr_plugin.statistics import (
@@ -123,80 +123,47 @@ class TwoGradientUpdate:
         random_state.restore()
         return result
 
-    def run(
-        self,
-        beta: float,
-        stability: RunPass,
-        plasticity: RunPass,
-        auxiliary: Callable[[], None] | None = None,
-    ) -> dict[str, float]:
+    def run(self, beta: float, passes: Passes) -> dict[str, float]:
         """Compute both gradients and leave the combined one with the host.
 
-        With the rule `observe` both are measured and what the host then holds is p alone: the
-        caller clears it and runs its own update.
+        With the rule `observe` both are measured and what the host then holds is not an update: the
+        caller clears it and runs its own.
 
         Args:
             beta: the KL coefficient.
-            stability: runs the KL loss (without beta) forward and backward.
-            plasticity: runs the surrogate loss forward and backward.
-            auxiliary: runs the losses that the model adds by itself, alone; their gradient is
-                added to what the rule makes of the two others.
+            passes: computes them.
 
         Returns:
             The step's metrics.
 
         Raises:
-            RuntimeError: on every rank, when the estimator of any has noticed that its sums would
-                be wrong.
+            RuntimeError: on every rank, when the passes or the estimator of any have noticed that
+                what they have would be wrong.
         """
         self.begin_step()
-        s, added = self._run_passes(beta, stability, plasticity, auxiliary)
+        pair = passes(beta)
 
         # What the passes have queued on the device is not ours to be counted.
         getattr(self._device_module, "synchronize", lambda: None)()
         start = time.perf_counter()
-        statistics = self._statistics(s)
+        statistics = self._statistics(pair)
         decision = self._decide(statistics, beta)
         if not self.rule.observes:
             weights = [(p, q) for p, q in decision.weights.tolist()]
-            combine_(self._gradients, s, [weights[block] for block in self._block_of_cell])
-        if added is not None:
-            self._gradients.add(added, [1.0] * len(added))
+            of_cells = [weights[block] for block in self._block_of_cell]
+            combine_(self._gradients, pair.stability, of_cells, pair.mix)
+        if pair.added is not None:
+            self._gradients.add(pair.added, [1.0] * len(pair.added))
         metrics = self._metrics(statistics, decision)
         metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics
 
-    def _run_passes(
-        self,
-        beta: float,
-        stability: RunPass,
-        plasticity: RunPass,
-        auxiliary: Callable[[], None] | None,
-    ) -> tuple[Local, Local | None]:
-        """s, and the gradient of the model's own losses; p is left with the host."""
-        # The plasticity pass comes last so that the random stream ends as after a host's step.
-        random_state = RandomState.capture(self._device_module)
-        self._estimator.begin()
-        self._gradients.begin()
-        self._estimator.collect(Objective.STABILITY, stability)
-        s = self._gradients.take()
-        self._gradients.keep_rest(beta)
-        random_state.restore()
-        added = None
-        if auxiliary is not None:
-            auxiliary()
-            added = self._gradients.take()
-            self._gradients.keep_rest(1.0)
-            random_state.restore()
-        self._estimator.collect(Objective.PLASTICITY, plasticity)
-        self._gradients.finish_rest()
-        return s, added
-
-    def _statistics(self, s: Local) -> Statistics:
-        p = self._gradients.read()
-        gramian = counted_gramian(self._gradients, [p, s], len(self._block_of_cell))
-        problem = self._estimator.problem
-        table = _pack(gramian, self._estimator.columns(p, s), failed=bool(problem))
+    def _statistics(self, pair: GradientPair) -> Statistics:
+        held = [self._gradients.read(), pair.stability]
+        gramian = counted_gramian(self._gradients, held, len(self._block_of_cell))
+        problem = pair.problem or self._estimator.problem
+        columns = self._estimator.columns(*held)
+        table = _pack(without_mix(gramian, pair.mix), columns, failed=bool(problem))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
         table = self._sum_over_ranks(table).cpu()
         if table[:, _FAILED].any():

@@ -12,10 +12,6 @@ logger = logging.getLogger(__name__)
 RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
 # Before the name of a weighting of TorchJD.
 TORCHJD_PREFIX = "torchjd:"
-# Issue order: a name listed here is understood but refused until the part that does it exists.
-NOT_BUILT = {
-    "shared_forward": "use pcr.passes=two_forward",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,8 @@ class UpdateRule:
             f"variance.estimator={settings.variance.estimator} variance.scale={self.scale} "
             f"variance.ema={self.ema} variance.probes={self.probes or None} "
             f"stability_floor={self.stability_floor} "
-            f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes}"
+            f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes} "
+            f"combine_signals={settings.combine_signals}"
         )
 
 
@@ -79,19 +76,12 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
         The resolved rule, or `None` for the host's own update.
 
     Raises:
-        ValueError: an unknown rule, a combination that cannot be meant, or a part that this
-            version does not have.
+        ValueError: an unknown rule, or a combination that cannot be meant.
     """
     if update_rule is None:
         return None
     _check_name(update_rule)
     _check_alpha(update_rule, settings)
-    for key, value in (
-        ("pcr.variance.estimator", settings.variance.estimator),
-        ("pcr.passes", settings.passes),
-    ):
-        if value in NOT_BUILT:
-            reject(key, value, f"this version does not have it yet; {NOT_BUILT[value]}")
     probed = settings.variance.estimator == "sequence"
     if settings.variance.probes is not None and not probed:
         reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")

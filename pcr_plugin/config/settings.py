@@ -70,7 +70,10 @@ class PCRSettings:
         stability_floor: in a conflict keep at least beta s. `None`: from the preset.
         gate: project only in a conflict; `False` is Eq. 15 taken literally.
         min_cosine: a conflict needs a cosine below `-min_cosine`.
-        passes: how the two gradients are computed.
+        passes: how the two gradients are computed: each from forward passes of its own, or both
+            from one; `auto` is the fastest that is exact.
+        combine_signals: with one forward pass, compute gradients outside the scope once, from
+            p + beta s, where the estimator does not need p itself.
         log_blocks: log cosine, alpha and effective beta of every block.
         observe_every: optimizer steps between two measurements of the rule `observe`.
 
@@ -87,6 +90,7 @@ class PCRSettings:
     gate: bool = True
     min_cosine: float = 0.0
     passes: str = "auto"
+    combine_signals: bool = True
     log_blocks: bool = False
     observe_every: int = 10
 
@@ -101,6 +105,7 @@ class PCRSettings:
             is_flag("pcr.stability_floor", self.stability_floor)
         is_flag("pcr.gate", self.gate)
         in_unit_interval("pcr.min_cosine", self.min_cosine)
+        is_flag("pcr.combine_signals", self.combine_signals)
         is_flag("pcr.log_blocks", self.log_blocks)
         positive_integer("pcr.observe_every", self.observe_every)
 

@@ -1,8 +1,17 @@
 """Two gradients instead of one: where they are kept and how they become one again."""
 
-from pcr_plugin.gradients.access import Gradients, Local, Seen
+from pcr_plugin.gradients.access import Gradients, Local, Seen, SharedGradients
 from pcr_plugin.gradients.combine import combine_
 from pcr_plugin.gradients.linear_layers import LinearLayer, Side
 from pcr_plugin.gradients.random_state import RandomState
 
-__all__ = ["Gradients", "LinearLayer", "Local", "RandomState", "Seen", "Side", "combine_"]
+__all__ = [
+    "Gradients",
+    "LinearLayer",
+    "Local",
+    "RandomState",
+    "Seen",
+    "SharedGradients",
+    "Side",
+    "combine_",
+]

@@ -1,6 +1,7 @@
 """What a host framework offers: this rank's gradient shards, in and out of the scope."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -82,4 +83,45 @@ class Gradients(Protocol):
 
     def finish_rest(self) -> None:
         """After the last pass: add outside the scope what `keep_rest` has set aside."""
+        ...
+
+
+class SharedGradients(Gradients, Protocol):
+    """Access for two backward passes in every micro-batch."""
+
+    def nothing(self) -> list[Tensor | None]:
+        """What `swap` takes where there are no gradients yet."""
+        ...
+
+    def swap(self, aside: list[Tensor | None]) -> list[Tensor | None]:
+        """Put other gradients in the place of those in the scope, without a copy.
+
+        The host's own tensors: `shards` has the local parts of them.
+
+        Args:
+            aside: what takes the place, as an earlier call returned it.
+
+        Returns:
+            What was there.
+        """
+        ...
+
+    def shards(self, aside: list[Tensor | None]) -> Local:
+        """The local shards of what `swap` returned."""
+        ...
+
+    def look_for_leaves(self) -> None:
+        """Before the first forward pass after which `leaves` is called."""
+        ...
+
+    def leaves(self) -> Sequence[Tensor]:
+        """What autograd computes the gradients of, in the scope: those that have been used."""
+        ...
+
+    def unreached(self) -> str:
+        """Why `leaves` has not been all of the scope, with the remedy; empty if it was."""
+        ...
+
+    def rest_times(self, factor: float) -> AbstractContextManager[None]:
+        """In it, what comes to the gradients outside the scope is multiplied by the factor."""
         ...

@@ -77,7 +77,7 @@ class _WithUpdateRule:
         check_engine(self.engine, rule, n_gpus)
         check_units(self, rule, n_gpus // ranks_of_a_replica(self.engine))
         if model_config is not None:
-            check_model(model_config, self.engine.strategy)
+            check_model(model_config, self.engine.strategy, rule)
 
 
 @dataclass

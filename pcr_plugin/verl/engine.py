@@ -6,6 +6,7 @@ steps; the optimizer, the scheduler and the checkpoint are veRL's.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,8 +32,8 @@ from pcr_plugin.verl import backends, checkpoint, host
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.measuring import build_estimator
-from pcr_plugin.verl.outputs import Output, merge, with_metrics
-from pcr_plugin.verl.passes import Passes, without_entropy
+from pcr_plugin.verl.outputs import Output, with_metrics
+from pcr_plugin.verl.passes import Step, two_forward
 from pcr_plugin.verl.refusals import check_engine, check_model
 from pcr_plugin.verl.units import Sizes, halves, sizes, sizes_of_rows
 
@@ -49,7 +50,7 @@ class TwoGradientEngine(ABC):
         self._rule: UpdateRule = engine_config.update_rule
         # A launcher that validates nothing in the driver still cannot get past this.
         check_engine(engine_config, self._rule, all_ranks())
-        check_model(model_config, engine_config.strategy)
+        check_model(model_config, engine_config.strategy, self._rule)
         # The stock engine compares its strategy with the names that it knows.
         stock = engine_config.strategy.removeprefix(backends.PREFIX)
         object.__setattr__(engine_config, "strategy", stock)
@@ -198,37 +199,35 @@ class TwoGradientEngine(ABC):
         checkpoint.check_ranks(folder, ranks_of(self._group))
 
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
-        stock = super().forward_backward_batch  # type: ignore[misc]
-        parts = self._parts(data)
-        stability = Passes(
-            stock,
-            [without_entropy(part) for part in parts],
-            split.stability(),
-            lambda _: self._extras.stability_pass(),
-        )
-        plasticity = Passes(
-            stock,
-            parts,
-            split.plasticity(),
-            lambda part: self._extras.plasticity_pass(last=part + 1 == len(parts)),
-        )
-        # Of the losses that the model adds by itself, over the whole mini-batch.
-        auxiliary = Passes(
-            stock,
-            [without_entropy(data)],
-            split.nothing(),
-            lambda _: self._extras.auxiliary_pass(),
-        )
-        needed = self._extras.has_losses and not self._rule.observes
+        step = self.passes_of(data, self._parts(data), split)
         with self._extras.forgotten_on_error():
-            metrics = self._update.run(
-                split.beta,
-                stability.run,
-                plasticity.run,
-                partial(auxiliary.run, None) if needed else None,
-            )
-        outputs = plasticity.output(), stability.output(), split.beta, auxiliary.output()
-        return merge(*outputs), metrics
+            metrics = self._update.run(split.beta, step.passes)
+        return step.output(), metrics
+
+    def stock_pass(self, data: Any, loss_function: Any) -> Output:
+        """The stock engine's forward and backward passes over a mini-batch, or a half."""
+        output: Output = super().forward_backward_batch(data, loss_function)  # type: ignore[misc]
+        return output
+
+    def passes_of(self, data: Any, parts: Sequence[Any], split: SplitLoss) -> Step:
+        """The passes of one step: two with forward passes of their own, unless overridden.
+
+        Args:
+            data: this rank's mini-batch.
+            parts: the same, or its two halves.
+            split: the two losses.
+        """
+        return two_forward(
+            self.stock_pass,
+            data,
+            parts,
+            split,
+            self._extras,
+            self._gradients,
+            self._estimator,
+            self.generators(),
+            observes=self._rule.observes,
+        )
 
     def _observe(self, data: Any, loss_function: Any, split: SplitLoss) -> Output:
         metrics = {PREFIX + "active": 1.0}
@@ -237,8 +236,7 @@ class TwoGradientEngine(ABC):
             with self._extras.unseen():
                 _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
             self.optimizer_zero_grad()  # type: ignore[attr-defined]
-        output: Output = super().forward_backward_batch(data, loss_function)  # type: ignore[misc]
-        return with_metrics(output, metrics)
+        return with_metrics(self.stock_pass(data, loss_function), metrics)
 
     def _parts(self, data: Any) -> list[Any]:
         """The batches of one objective's passes: the whole, or its two halves."""

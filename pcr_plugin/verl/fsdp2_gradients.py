@@ -11,6 +11,8 @@ from pcr_plugin.blocks import Block
 from pcr_plugin.gradients import Local, Seen
 
 _MARK = "_pcr_plugin_hooked"
+# Gets the index of an in-scope parameter and the unsharded parameter.
+_Found = Callable[[int, Tensor], None]
 
 
 class Fsdp2Gradients:
@@ -29,7 +31,7 @@ class Fsdp2Gradients:
         owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
         inside = {name for name, _ in owners}
         self._scope: list[Any] = [named[name] for name, _ in owners]
-        self._rest = [p for name, p in named.items() if name not in inside]
+        self._rest: list[Any] = [p for name, p in named.items() if name not in inside]
         self._names = [name for name, _ in owners]
         self._block_of = [block for _, block in owners]
         self._in_second_pass = False
@@ -58,24 +60,34 @@ class Fsdp2Gradients:
         )
 
     def watch(self, seen: Seen) -> None:
-        """Report the gradients of the unsharded parameters.
+        """Report the gradients of the unsharded parameters."""
+
+        def hook(index: int, unsharded: Any) -> None:
+            if not getattr(unsharded, _MARK, False):
+                unsharded.register_hook(_report(index, seen))
+                setattr(unsharded, _MARK, True)
+
+        self._find_unsharded(hook)
+
+    def _find_unsharded(self, found: _Found) -> None:
+        """Report the unsharded parameters whenever their modules run.
 
         The parameters of `model.parameters()` are shards that autograd never sees. The unsharded
         parameter stands in the module that owns it while that module runs, so a forward pre-hook
-        on the owner finds it there and puts the gradient hook on it, once.
+        on the owner finds it there.
         """
         owned: dict[str, list[tuple[str, int]]] = {}
         for index, name in enumerate(self._names):
             owner, _, attribute = name.rpartition(".")
             owned.setdefault(owner, []).append((attribute, index))
         for owner, members in owned.items():
-            hook = _find_unsharded(members, seen)
+            hook = _looking_for(members, found)
             self._module.get_submodule(owner).register_forward_pre_hook(hook)
 
     @torch.no_grad()
     def read(self) -> Local:
         """The local shards in the scope, as views."""
-        return [_local(p.grad) for p in self._scope]
+        return [local_shard(p.grad) for p in self._scope]
 
     def begin(self) -> None:
         """The next pass is a first one."""
@@ -87,11 +99,15 @@ class Fsdp2Gradients:
         taken = self.read()
         for p in self._scope:
             p.grad = None
-        if not self._watching_storage and any(g is not None and _is_part(g) for g in taken):
+        if any(g is not None and _is_part(g) for g in taken):
+            self._watch_storage()
+        return taken
+
+    def _watch_storage(self) -> None:
+        if not self._watching_storage:
             self._watching_storage = True
             for p in self._scope:
                 p.register_post_accumulate_grad_hook(self._give_own_storage)
-        return taken
 
     @torch.no_grad()
     def add(self, taken: Local, factors: Sequence[float]) -> None:
@@ -102,7 +118,7 @@ class Fsdp2Gradients:
             if p.grad is None:
                 p.grad = _like(p, shard * factor)
             else:
-                local = _local(p.grad)
+                local = local_shard(p.grad)
                 assert local is not None
                 local.add_(shard, alpha=factor)
 
@@ -128,7 +144,7 @@ class Fsdp2Gradients:
         pass those outside the scope already have a place and are added to, so a view that stays
         would hold one more gradient of the whole layer.
         """
-        shard = _local(parameter.grad)
+        shard = local_shard(parameter.grad)
         if self._in_second_pass and shard is not None and _is_part(shard):
             parameter.grad = _like(parameter, shard.clone())
 
@@ -137,17 +153,16 @@ def _is_part(shard: Tensor) -> bool:
     return shard.untyped_storage().nbytes() > shard.nbytes
 
 
-def _find_unsharded(
-    members: Sequence[tuple[str, int]], seen: Seen
+def _looking_for(
+    members: Sequence[tuple[str, int]], found: _Found
 ) -> Callable[[nn.Module, tuple[object, ...]], None]:
-    def find(owner: nn.Module, inputs: tuple[object, ...]) -> None:
+    def look(owner: nn.Module, inputs: tuple[object, ...]) -> None:
         for attribute, index in members:
             parameter = getattr(owner, attribute)
-            if not getattr(parameter, _MARK, False) and parameter.requires_grad:
-                parameter.register_hook(_report(index, seen))
-                setattr(parameter, _MARK, True)
+            if parameter.requires_grad:
+                found(index, parameter)
 
-    return find
+    return look
 
 
 def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
@@ -157,7 +172,8 @@ def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
     return report
 
 
-def _local(gradient: Tensor | None) -> Tensor | None:
+def local_shard(gradient: Tensor | None) -> Tensor | None:
+    """This rank's part of a gradient."""
     if isinstance(gradient, DTensor):
         local: Tensor = gradient.to_local()
         return local

@@ -1,5 +1,8 @@
 """veRL's FSDP engines, both versions, with two gradients a step."""
 
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,10 +12,17 @@ from pcr_plugin.distributed import group_of, is_first_of, is_first_replica, rank
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
-from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
+from pcr_plugin.verl.fsdp2_shared import Fsdp2SharedGradients
+from pcr_plugin.verl.kept_graph import keep_compiled_graphs
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.linear_layers import linear_layers
+from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.passes import Step
+from pcr_plugin.verl.shared_forward import SharedLoop
+from pcr_plugin.verl.sharing import reason_against
 from pcr_plugin.verl.units import labels_of_tokens
+
+logger = logging.getLogger(__name__)
 
 
 class FsdpTwoGradientEngine(TwoGradientEngine):
@@ -23,6 +33,74 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     checkpoint_manager: Any
     ulysses_parallel_group: Any
     engine_config: Any
+    model_config: Any
+    # While a step with one forward pass per micro-batch is under way.
+    _loop: SharedLoop | None = None
+    _shares_forward = False
+
+    def initialize(self) -> None:
+        """As for every engine, and decide how the step comes to its two gradients."""
+        super().initialize()
+        against = reason_against(self.engine_config, self.model_config, self._rule)
+        self._shares_forward = not against
+        self._combines = self._rule.settings.combine_signals and self._estimator.is_linear
+        if self._shares_forward:
+            keep_compiled_graphs()
+        if is_first_of(self._group):
+            logger.info("pcr-plugin: %s", self._describe_passes(against))
+
+    def _describe_passes(self, against: str) -> str:
+        if against:
+            return f"passes=two_forward ({against})"
+        outside = "from p + beta s, once" if self._combines else "for both signals"
+        return f"passes=shared_forward (gradients outside the scope {outside})"
+
+    def passes_of(self, data: Any, parts: Sequence[Any], split: SplitLoss) -> Step:
+        """One forward pass for both objectives where that is exact."""
+        if not self._shares_forward:
+            return super().passes_of(data, parts, split)
+        assert isinstance(self._gradients, Fsdp2SharedGradients), "FSDP2 has no other"
+        scaler = getattr(self, "scaler", None)
+        loop = SharedLoop(
+            self.stock_pass,
+            parts,
+            split,
+            self._gradients,
+            self._estimator,
+            combined=self._combines,
+            scale=(lambda loss: loss) if scaler is None else scaler.scale,
+            around=self._looping,
+        )
+        return Step(loop.passes, loop.output)
+
+    @contextmanager
+    def _looping(self, loop: SharedLoop) -> Iterator[None]:
+        self._loop = loop
+        try:
+            yield
+        finally:
+            self._loop = None
+
+    def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
+        """The stock step; in a loop with two backward passes, the first of them after it."""
+        stock = super().forward_step  # type: ignore[misc]
+        if self._loop is None:
+            return stock(micro_batch, loss_function, forward_only)
+        return self._loop.forward_step(stock, micro_batch, loss_function)
+
+    @contextmanager
+    def _gradient_sync_context(self, *, is_last_micro_batch: bool) -> Iterator[None]:
+        """The stock context around a micro-batch; with two backward passes none defers the sync.
+
+        Deferred, both objectives would accumulate whole gradients on every rank.
+        """
+        if self._loop is None:
+            stock = super()._gradient_sync_context  # type: ignore[misc]
+            with stock(is_last_micro_batch=is_last_micro_batch):
+                yield
+            return
+        with self._loop.passes.micro_batch():
+            yield
 
     def layout(self) -> Layout:
         """One rank is one data-parallel worker; FSDP averages over ranks what veRL has
@@ -32,7 +110,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         names = [found.name for found in flat if found.trainable] or [
             name for name, p in self.module.named_parameters() if p.requires_grad
         ]
-        access = Fsdp1Gradients if flat else Fsdp2Gradients
+        access = Fsdp1Gradients if flat else Fsdp2SharedGradients
         counted = is_first_replica(self.device_mesh)
         group = group_of(self.device_mesh)
         self._check_slices()

@@ -11,7 +11,7 @@ from typing import Any
 # module -> names
 _NEEDED: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos": ("register_policy_loss", "get_policy_loss_fn"),
-    "verl.utils.device": ("get_torch_device", "get_device_id"),
+    "verl.utils.device": ("get_device_id", "get_device_name", "get_torch_device"),
     "verl.utils.metric": ("AggregationType", "Metric"),
     "verl.utils.py_functional": ("append_to_dict",),
     "verl.utils.tensordict_utils": (
@@ -20,6 +20,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
         "index_select_tensor_dict",
     ),
     "verl.workers.engine.base": ("BaseEngine", "EngineRegistry"),
+    "verl.workers.engine.fsdp.transformer_impl": ("FSDPEngine", "logprobs_from_logits"),
     "verl.workers.utils.losses": ("ppo_loss",),
 }
 

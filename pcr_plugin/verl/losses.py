@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.verl import host
+from pcr_plugin.verl.outputs import with_kl
 
 LossFunction = Callable[..., tuple[Tensor, dict[str, Any]]]
 # Called with a micro-batch before its backward pass.
@@ -53,6 +54,31 @@ class SplitLoss:
     def stability(self) -> LossFunction:
         """KL without beta (Eq. 6), as a loss function for veRL's engine."""
         return self._observed(_changed(self._without_policy_loss(), kl_loss_coef=1.0))
+
+    def both(self, mix: float, keep: Callable[[Tensor], None]) -> LossFunction:
+        """Both losses of one model output, as a loss function for veRL's engine.
+
+        Args:
+            mix: the loss that the engine gets is plasticity plus mix times stability.
+            keep: gets the stability loss, without beta.
+
+        Returns:
+            A loss function with a stock step's metrics.
+        """
+        surrogate = _changed(self.config, use_kl_loss=False)
+        kl = _changed(self._without_policy_loss(), kl_loss_coef=1.0)
+
+        def loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
+            self._on_micro_batch(data)
+            plasticity, metrics = self._loss(surrogate, model_output, data, dp_group)
+            # With a coefficient of zero the entropy would still be run backward.
+            needed = {name: value for name, value in model_output.items() if name != "entropy"}
+            stability, of_kl = self._loss(kl, needed, data, dp_group)
+            keep(stability)
+            total = plasticity + mix * stability if mix else plasticity
+            return total, with_kl(metrics, of_kl, self.beta)
+
+        return loss
 
     def nothing(self) -> LossFunction:
         """A zero with a gradient of zeros, as a loss function for veRL's engine."""

@@ -47,15 +47,28 @@ def merge(
     losses = [
         pla + beta * sta for pla, sta in zip(plasticity["loss"], stability["loss"], strict=True)
     ]
-    metrics = dict(plasticity["metrics"])
-    # Ranks without an output (not the last pipeline stage) have no metrics to merge.
-    if "kl_loss" in stability["metrics"]:
-        metrics["kl_loss"] = stability["metrics"]["kl_loss"]
-        metrics["kl_coef"] = [beta] * len(stability["metrics"]["kl_coef"])
+    metrics = with_kl(plasticity["metrics"], stability["metrics"], beta)
     # The surrogate's passes have logged them, too; of two halves veRL would report the first one's.
     own = (auxiliary or {}).get("metrics", {})
     metrics |= {name: value for name, value in own.items() if name.startswith(_LATER_TOKENS)}
     return {**plasticity, "loss": losses, "metrics": metrics}
+
+
+def with_kl(surrogate: dict[str, Any], kl: dict[str, Any], beta: float) -> dict[str, Any]:
+    """The metrics of both losses, of one micro-batch or in lists of them.
+
+    Args:
+        surrogate: metrics of the loss without the KL.
+        kl: metrics of the KL loss, whose coefficient was 1.
+        beta: the KL coefficient.
+    """
+    metrics = dict(surrogate)
+    # Ranks without an output (not the last pipeline stage) have no metrics to merge.
+    if "kl_loss" in kl:
+        count = kl["kl_coef"]
+        metrics["kl_loss"] = kl["kl_loss"]
+        metrics["kl_coef"] = [beta] * len(count) if isinstance(count, list) else beta
+    return metrics
 
 
 def as_metrics(values: dict[str, float]) -> dict[str, Any]:

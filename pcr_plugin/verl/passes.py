@@ -1,12 +1,29 @@
-"""The passes of one objective over a mini-batch, or over its halves."""
+"""The passes of one objective over a mini-batch, or over its halves, and those of a step."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+from pcr_plugin import passes
+from pcr_plugin.estimators import Estimator
+from pcr_plugin.gradients import Gradients
 from pcr_plugin.verl import host
-from pcr_plugin.verl.losses import LossFunction
-from pcr_plugin.verl.outputs import Output, concatenate
+from pcr_plugin.verl.extras import Extras
+from pcr_plugin.verl.losses import LossFunction, SplitLoss
+from pcr_plugin.verl.outputs import Output, concatenate, merge
+
+
+class Step(NamedTuple):
+    """How a step comes to its gradients, and what it then returns.
+
+    Attributes:
+        passes: what the update runs.
+        output: the stock step's output, after it has run.
+    """
+
+    passes: passes.Passes
+    output: Callable[[], Output]
 
 
 class Passes:
@@ -56,3 +73,51 @@ def without_entropy(data: Any) -> Any:
     batch = data.copy()
     host.name("verl.utils.tensordict_utils", "assign_non_tensor")(batch, calculate_entropy=False)
     return batch
+
+
+def two_forward(
+    stock: Callable[..., Output],
+    data: Any,
+    parts: Sequence[Any],
+    split: SplitLoss,
+    extras: Extras,
+    gradients: Gradients,
+    estimator: Estimator,
+    generators: Any,
+    *,
+    observes: bool,
+) -> Step:
+    """A step whose objectives have passes of their own.
+
+    Args:
+        stock: the stock `forward_backward_batch`.
+        data: this rank's mini-batch.
+        parts: the same, or its two halves.
+        split: the two losses.
+        extras: what the model does at every pass.
+        gradients: access to the gradients.
+        estimator: measures the variances.
+        generators: see `TwoGradientEngine.generators`.
+        observes: whether the passes only measure.
+    """
+    stability = Passes(
+        stock,
+        [without_entropy(part) for part in parts],
+        split.stability(),
+        lambda _: extras.stability_pass(),
+    )
+    plasticity = Passes(
+        stock,
+        parts,
+        split.plasticity(),
+        lambda part: extras.plasticity_pass(last=part + 1 == len(parts)),
+    )
+    # Of the losses that the model adds by itself, over the whole mini-batch.
+    auxiliary = Passes(
+        stock, [without_entropy(data)], split.nothing(), lambda _: extras.auxiliary_pass()
+    )
+    own = partial(auxiliary.run, None) if extras.has_losses and not observes else None
+    return Step(
+        passes.TwoForward(gradients, estimator, generators, stability.run, plasticity.run, own),
+        lambda: merge(plasticity.output(), stability.output(), split.beta, auxiliary.output()),
+    )

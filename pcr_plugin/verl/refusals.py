@@ -6,6 +6,7 @@ from typing import Any
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
 from pcr_plugin.verl.refusals_megatron import check_megatron, may_hold_experts
+from pcr_plugin.verl.sharing import check_engine_shares, check_model_shares
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> Non
     Raises:
         ValueError: names key, value and remedy.
     """
+    check_engine_shares(engine, rule)
     block = "megatron" if _backend(engine) == "megatron" else "fsdp_config"
     if (getattr(engine, "qat", None) or {}).get("enable", False):
         key = f"{_ACTOR}.{block}.qat.enable"
@@ -138,12 +140,13 @@ def _backend(engine: Any) -> str:
     return str(engine.strategy).rpartition(":")[2]
 
 
-def check_model(model: Any, strategy: str) -> None:
+def check_model(model: Any, strategy: str, rule: UpdateRule) -> None:
     """Refuse model settings that cannot be shown right.
 
     Args:
         model: veRL's model configuration, as dataclass or mapping.
         strategy: of the engine configuration.
+        rule: the resolved rule.
 
     Raises:
         ValueError: names key, value and remedy.
@@ -154,6 +157,7 @@ def check_model(model: Any, strategy: str) -> None:
             True,
             "not shown to be right; set it to false",
         )
+    check_model_shares(model, rule)
     if strategy.endswith("megatron"):
         _check_adapters(model)
 

@@ -155,7 +155,8 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
     actor, engine = build(Case(recipe=recipe, variant=variant), inputs)
     statistics, found = engine._update._statistics, {}
 
-    def measure(taken: list[Tensor | None]) -> Any:
+    def measure(pair: Any) -> Any:
+        taken = pair.stability
         halves = getattr(engine._estimator, "_first", {}).values()
         kept = [g for part in (taken, *halves) for g in part]
         held = [p.grad for p in engine.module.parameters() if p.grad is not None]
@@ -164,7 +165,7 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
         found["held"] = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
         found["whole"] = sum(g.nbytes for g in local)
         found["scope"] = sum(g.nbytes for g in taken)
-        return statistics(taken)
+        return statistics(pair)
 
     engine._update._statistics = measure
     run_step(recipe, inputs, actor, engine, 0)

@@ -17,9 +17,11 @@ def step(host: Host, batch: Batch, *, adds: bool) -> dict[str, float]:
     """With the pass of the model's own loss, or without."""
     return host.update.run(
         BETA,
-        host.runner(batch, SIZES, kl),
-        host.runner(batch, SIZES, surrogate),
-        (lambda: accumulate(host.network, batch, SIZES, own)) if adds else None,
+        host.two_forward(
+            host.runner(batch, SIZES, kl),
+            host.runner(batch, SIZES, surrogate),
+            (lambda: accumulate(host.network, batch, SIZES, own)) if adds else None,
+        ),
     )
 
 

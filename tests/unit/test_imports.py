@@ -20,11 +20,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rules": set(),
     "distributed": set(),
     "estimators": {"gradients", "statistics"},
+    "passes": {"estimators", "gradients"},
     "metrics": {"rules"},
     "weightings": {"config"},
     "update": {
-        *("blocks", "config", "estimators", "gradients", "metrics", "rules", "statistics"),
-        "weightings",
+        *("blocks", "config", "estimators", "gradients", "metrics", "passes", "rules"),
+        *("statistics", "weightings"),
     },
 }
 # Bindings to a host; they may import everything above, and nobody may import them.
@@ -42,6 +43,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "statistics": {"torch"},
     "gradients": {"torch"},
     "estimators": {"torch"},
+    "passes": {"torch"},
     "metrics": {"torch"},
     "weightings": {"torch", "torchjd"},
     "update": {"torch"},

@@ -30,4 +30,4 @@ def test_a_problem_here_ends_the_step() -> None:
         accumulate(host.network, batch, SIZES, kl)
 
     with pytest.raises(RuntimeError, match="more than once in one of 0 micro-batches"):
-        host.update.run(BETA, unannounced, host.runner(batch, SIZES, surrogate))
+        host.update.run(BETA, host.two_forward(unannounced, host.runner(batch, SIZES, surrogate)))

@@ -12,6 +12,7 @@ from torch import Tensor
 from pcr_plugin.blocks import Block, partition
 from pcr_plugin.config import PCRSettings, UpdateRule, VarianceSettings, resolve
 from pcr_plugin.estimators import MicroBatchEstimator, RunPass
+from pcr_plugin.passes import TwoForward
 from pcr_plugin.update import TwoGradientUpdate
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from tests.unit.explicit_vectors import variance_of_mean
@@ -80,9 +81,13 @@ class Host:
 
     def step(self, batch: Batch, sizes: tuple[int, ...] = SIZES) -> dict[str, float]:
         self.network.zero_grad()
-        return self.update.run(
-            BETA, self.runner(batch, sizes, kl), self.runner(batch, sizes, surrogate)
-        )
+        stability, plasticity = (self.runner(batch, sizes, loss) for loss in (kl, surrogate))
+        return self.update.run(BETA, self.two_forward(stability, plasticity))
+
+    def two_forward(
+        self, stability: RunPass, plasticity: RunPass, own: Callable[[], None] | None = None
+    ) -> TwoForward:
+        return TwoForward(self.gradients, self.estimator, torch.random, stability, plasticity, own)
 
     def grads(self) -> dict[str, Tensor]:
         return {n: p.grad for n, p in self.network.named_parameters() if p.grad is not None}
@@ -241,7 +246,7 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_block_only(bad: float) -> 
         assert spoilt.grad is not None
         spoilt.grad[0] = bad
 
-    metrics = host.update.run(BETA, host.runner(batch, SIZES, kl), plasticity)
+    metrics = host.update.run(BETA, host.two_forward(host.runner(batch, SIZES, kl), plasticity))
     assert metrics["pcr/degenerate_blocks"] == 1.0
     assert "layers.0.mlp" not in host.update.average.state_dict()["sums"]
     assert not torch.isfinite(host.grads()["layers.0.mlp.up_proj.bias"]).all()

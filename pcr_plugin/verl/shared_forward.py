@@ -1,0 +1,94 @@
+"""veRL's own loop over micro-batches with two backward passes in each.
+
+The loop stays the stock one. Its `forward_step` gets a loss function that computes both losses of
+the one model output; after it the KL's backward pass runs, and the loop then runs that of the loss
+which it got. One forward pass draws the random numbers of a stock step.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcr_plugin.estimators import Estimator
+from pcr_plugin.gradients import SharedGradients
+from pcr_plugin.passes import SharedForward
+from pcr_plugin.verl.kept_graph import nothing_in_place
+from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.outputs import Output
+from pcr_plugin.verl.passes import Passes
+
+# Micro-batch, loss function, forward only; loss and output.
+_ForwardStep = Callable[..., tuple[Tensor, dict[str, Any]]]
+
+
+class SharedLoop:
+    """One step.
+
+    Args:
+        forward_backward: the stock `forward_backward_batch`.
+        parts: the mini-batch, or its two halves.
+        split: the two losses.
+        gradients: access to the gradients.
+        estimator: measures the variances.
+        combined: see `SharedForward`.
+        scale: what the host does to a loss before its backward pass (fp16).
+        around: entered while the stock loop runs; in it the engine asks this object.
+    """
+
+    def __init__(
+        self,
+        forward_backward: Callable[..., Output],
+        parts: Sequence[Any],
+        split: SplitLoss,
+        gradients: SharedGradients,
+        estimator: Estimator,
+        *,
+        combined: bool,
+        scale: Callable[[Tensor], Tensor],
+        around: Callable[["SharedLoop"], AbstractContextManager[None]],
+    ) -> None:
+        self._beta, self._combined = split.beta, combined
+        self._scale = scale
+        self._stability: Tensor | None = None
+        loss = split.both(split.beta if combined else 0.0, self._keep)
+        self._whole = Passes(forward_backward, parts, loss, lambda _: nullcontext())
+        self._around = around
+        self.passes = SharedForward(gradients, estimator, self._run, combined=combined)
+
+    def _run(self, part: int | None) -> None:
+        with self._around(self):
+            self._whole.run(part)
+
+    def _keep(self, stability: Tensor) -> None:
+        self._stability = stability
+
+    def forward_step(
+        self, stock: _ForwardStep, micro_batch: Any, loss_function: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The stock step, and the backward pass of the KL.
+
+        Args:
+            stock: the stock `forward_step`.
+            micro_batch: the micro-batch.
+            loss_function: of both losses.
+
+        Returns:
+            The loss that the stock loop runs backward next, and the stock output.
+        """
+        with nothing_in_place():
+            loss, output = stock(micro_batch, loss_function=loss_function, forward_only=False)
+        stability, self._stability = self._stability, None
+        assert stability is not None, "the loss function has been called"
+        if not self._combined:
+            output["loss"] += self._beta * stability.item()
+        with self.passes.stability_sweep() as leaves:
+            if leaves is None or leaves:
+                torch.autograd.backward(self._scale(stability), retain_graph=True, inputs=leaves)
+        return loss, output
+
+    def output(self) -> Output:
+        """The stock step's output."""
+        return self._whole.output()

@@ -1,0 +1,91 @@
+"""Where one forward pass can serve both objectives, and where it is not shown to.
+
+Each reason is found as early as its key is known: `pcr.passes=shared_forward` is then refused, and
+`auto` takes two forward passes.
+"""
+
+from typing import Any
+
+from pcr_plugin.config import UpdateRule
+from pcr_plugin.config.checks import reject
+from pcr_plugin.verl import host
+
+# Keys of the model that make backward passes which cannot run twice, or not over some of the
+# parameters alone.
+_MODEL = {
+    "use_liger": "its kernels write gradients over what the graph has saved",
+    "enable_activation_offload": "it gives back what it has offloaded once",
+}
+
+
+def check_engine_shares(engine: Any, rule: UpdateRule) -> None:
+    """Refuse `shared_forward` on an engine that is not shown to be right with it.
+
+    Args:
+        engine: veRL's engine configuration of a covered backend.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    _refuse(_engine_against(engine), rule)
+
+
+def check_model_shares(model: Any, rule: UpdateRule) -> None:
+    """Refuse `shared_forward` with a model that is not shown to be right with it.
+
+    Args:
+        model: veRL's model configuration, as dataclass or mapping.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    _refuse(_model_against(model), rule)
+
+
+def reason_against(engine: Any, model: Any, rule: UpdateRule) -> str:
+    """Why a step has two forward passes, on the worker that is about to train.
+
+    Args:
+        engine: veRL's engine configuration.
+        model: veRL's model configuration.
+        rule: the resolved rule.
+
+    Returns:
+        The reason, empty where one forward pass is enough.
+
+    Raises:
+        ValueError: there is one, and `shared_forward` was asked for.
+    """
+    if rule.settings.passes == "two_forward":
+        return "as set"
+    found = _engine_against(engine) or _model_against(model) or _device_against()
+    _refuse(found, rule)
+    return found
+
+
+def _engine_against(engine: Any) -> str:
+    strategy = str(engine.strategy).rpartition(":")[2]
+    if strategy != "fsdp2":
+        return f"actor_rollout_ref.actor.strategy={strategy}, and it is shown for fsdp2"
+    return ""
+
+
+def _model_against(model: Any) -> str:
+    for key, why in _MODEL.items():
+        if model.get(key, False):
+            return f"actor_rollout_ref.model.{key}=True, and {why}"
+    return ""
+
+
+def _device_against() -> str:
+    device = host.name("verl.utils.device", "get_device_name")()
+    if device not in ("cpu", "cuda"):
+        return f"the device is {device!r}, and it is shown for none but cpu and cuda"
+    return ""
+
+
+def _refuse(found: str, rule: UpdateRule) -> None:
+    if found and rule.settings.passes == "shared_forward":
+        reject("pcr.passes", "shared_forward", f"{found}; use pcr.passes=auto or two_forward")
