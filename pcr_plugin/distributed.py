@@ -110,6 +110,20 @@ def _attempt(action: Callable[[], object]) -> Exception | None:
     return None
 
 
+def all_equal(number: int, group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Whether all ranks of a group, which all call it, have the same number.
+
+    Args:
+        number: of 63 bits at most.
+        group: the ranks.
+        device: that the group communicates from.
+    """
+    ends = torch.tensor([number, -number], device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=group)
+    largest, smallest = ends.tolist()
+    return bool(largest == -smallest)
+
+
 def all_ranks() -> int:
     """Number of processes of the run."""
     return dist.get_world_size()

@@ -122,6 +122,14 @@ class SharedGradients(Gradients, Protocol):
         """Why `leaves` has not been all of the scope, with the remedy; empty if it was."""
         ...
 
+    def count_arrivals(self) -> None:
+        """Before a step's first pass."""
+        ...
+
+    def arrivals(self) -> int:
+        """What must be the same on all ranks for their gradients to have been added up rightly."""
+        ...
+
     def rest_times(self, factor: float) -> AbstractContextManager[None]:
         """In it, what comes to the gradients outside the scope is multiplied by the factor."""
         ...

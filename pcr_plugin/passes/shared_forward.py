@@ -13,7 +13,7 @@ With `combined` no gradient of a parameter outside the scope is computed twice. 
 never formed: inner products change their basis, and g = w_p C + (w_s - w_p beta) s.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
@@ -21,6 +21,12 @@ from torch import Tensor
 from pcr_plugin.estimators import Estimator, Objective, RunPass, SplitHalfEstimator
 from pcr_plugin.gradients import SharedGradients
 from pcr_plugin.passes.pair import GradientPair
+
+_DIFFERENT = (
+    "pcr.passes=shared_forward reduces gradients after every micro-batch, and the ranks' "
+    "micro-batches did not reach the same parameters: their gradients would be mixed up. Use "
+    "pcr.passes=two_forward."
+)
 
 
 class SharedForward:
@@ -31,6 +37,7 @@ class SharedForward:
         estimator: measures the variances.
         run: runs the whole mini-batch, or a half; calls `micro_batch` and `stability_sweep`.
         combined: whether the second backward pass is that of p + beta s.
+        all_equal: whether a number is the same on all ranks of the model, which all call it.
     """
 
     def __init__(
@@ -40,12 +47,14 @@ class SharedForward:
         run: RunPass,
         *,
         combined: bool,
+        all_equal: Callable[[int], bool],
     ) -> None:
         assert not combined or estimator.is_linear, "its units need p itself"
         self._gradients = gradients
         self._estimator = estimator
         self._run = run
         self._combined = combined
+        self._all_equal = all_equal
         self._beta = 0.0
         # The gradients in the scope of the objective whose turn it is not.
         self._aside: list[Tensor | None] = []
@@ -56,6 +65,7 @@ class SharedForward:
         self._beta, mix = beta, beta if self._combined else 0.0
         self._estimator.begin(mix)
         self._gradients.begin()
+        self._gradients.count_arrivals()
         if self._combined:
             self._gradients.look_for_leaves()
         self._aside = self._gradients.nothing()
@@ -69,6 +79,8 @@ class SharedForward:
             self._estimator.end_pass(Objective.PLASTICITY, self._gradients.read)
         self._aside = []
         problem = self._gradients.unreached() if self._combined else ""
+        if not self._all_equal(self._gradients.arrivals()):
+            problem = _DIFFERENT
         return GradientPair(s, mix, problem=problem)
 
     def _run_halves(self, estimator: SplitHalfEstimator) -> None:

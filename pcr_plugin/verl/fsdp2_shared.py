@@ -1,7 +1,9 @@
 """Gradient access for two backward passes in every micro-batch, under FSDP2."""
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
     def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
         super().__init__(module, blocks, counted)
         self._leaves: dict[int, Tensor] = {}
-        self._looks_for_leaves = self._watches_rest = False
+        self._looks_for_leaves = self._counts = False
+        self._arrivals = [0] * (len(self._scope) + len(self._rest))
         # In `rest_times`: what is done with a gradient outside the scope that has just come.
         self._arrived: Callable[[Any], None] | None = None
 
@@ -77,21 +80,17 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
         Only one layer's gradient is then there twice, for the time of an addition.
         """
         self._watch_storage()
-        self._watch_rest()
         sums = {p: p.grad for p in self._rest}
-        come = set()
 
         def arrived(p: Any) -> None:
-            if p in come:
-                raise RuntimeError("a gradient outside the scope came twice in one backward pass")
-            come.add(p)
-            new, own = local_shard(p.grad), sums[p]
+            new, own = local_shard(p.grad), local_shard(sums[p])
             assert new is not None
             if own is None:
                 new.mul_(factor)
+                sums[p] = p.grad
             else:
-                local_shard(own).add_(new, alpha=factor)  # type: ignore[union-attr]
-                p.grad = own
+                own.add_(new, alpha=factor)
+            p.grad = None
 
         for p in self._rest:
             p.grad = None
@@ -101,18 +100,28 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
         finally:
             self._arrived = None
             for p, own in sums.items():
-                if p not in come:
-                    p.grad = own
+                p.grad = own
             # From now on those outside have a place, and those in the scope need one of their own.
             self._in_second_pass = True
 
-    def _watch_rest(self) -> None:
-        if not self._watches_rest:
-            self._watches_rest = True
-            for p in self._rest:
-                p.register_post_accumulate_grad_hook(self._came)
+    def count_arrivals(self) -> None:
+        """From now on; see `arrivals`."""
+        self._arrivals = [0] * len(self._arrivals)
+        if not self._counts:
+            self._counts = True
+            for index, p in enumerate((*self._scope, *self._rest)):
+                p.register_post_accumulate_grad_hook(partial(self._came, index))
+
+    def arrivals(self) -> int:
+        """A number that differs, but for chance, where another gradient has come, or another time.
+
+        FSDP2 reduces what a layer's parameters have on this rank. Where that is not the same on
+        all ranks, it adds up gradients of different parameters.
+        """
+        return zlib.crc32(repr(self._arrivals).encode())
 
     @torch.no_grad()
-    def _came(self, parameter: Tensor) -> None:
-        if self._arrived is not None:
+    def _came(self, index: int, parameter: Tensor) -> None:
+        self._arrivals[index] += 1
+        if self._arrived is not None and index >= len(self._scope):
             self._arrived(parameter)

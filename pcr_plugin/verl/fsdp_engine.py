@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from pcr_plugin.config.checks import reject
-from pcr_plugin.distributed import group_of, is_first_of, is_first_replica, ranks_of, sum_over
+from pcr_plugin.distributed import (
+    all_equal,
+    group_of,
+    is_first_of,
+    is_first_replica,
+    ranks_of,
+    sum_over,
+)
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
@@ -41,7 +48,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     def initialize(self) -> None:
         """As for every engine, and decide how the step comes to its two gradients."""
         super().initialize()
-        against = reason_against(self.engine_config, self.model_config, self._rule)
+        against = reason_against(self.engine_config, self.model_config, self.module, self._rule)
         self._shares_forward = not against
         self._combines = self._rule.settings.combine_signals and self._estimator.is_linear
         if self._shares_forward:
@@ -70,6 +77,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             combined=self._combines,
             scale=(lambda loss: loss) if scaler is None else scaler.scale,
             around=self._looping,
+            all_equal=lambda number: all_equal(number, self._group, self._device),
         )
         return Step(loop.passes, loop.output)
 

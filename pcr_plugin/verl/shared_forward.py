@@ -36,6 +36,7 @@ class SharedLoop:
         combined: see `SharedForward`.
         scale: what the host does to a loss before its backward pass (fp16).
         around: entered while the stock loop runs; in it the engine asks this object.
+        all_equal: see `SharedForward`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SharedLoop:
         combined: bool,
         scale: Callable[[Tensor], Tensor],
         around: Callable[["SharedLoop"], AbstractContextManager[None]],
+        all_equal: Callable[[int], bool],
     ) -> None:
         self._beta, self._combined = split.beta, combined
         self._scale = scale
@@ -56,7 +58,9 @@ class SharedLoop:
         loss = split.both(split.beta if combined else 0.0, self._keep)
         self._whole = Passes(forward_backward, parts, loss, lambda _: nullcontext())
         self._around = around
-        self.passes = SharedForward(gradients, estimator, self._run, combined=combined)
+        self.passes = SharedForward(
+            gradients, estimator, self._run, combined=combined, all_equal=all_equal
+        )
 
     def _run(self, part: int | None) -> None:
         with self._around(self):

@@ -4,7 +4,10 @@ Each reason is found as early as its key is known: `pcr.passes=shared_forward` i
 `auto` takes two forward passes.
 """
 
+import re
 from typing import Any
+
+from torch import nn
 
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
@@ -16,6 +19,9 @@ _MODEL = {
     "use_liger": "its kernels write gradients over what the graph has saved",
     "enable_activation_offload": "it gives back what it has offloaded once",
 }
+
+# A parameter of one expert, where experts are not in one tensor.
+_ONE = re.compile(r"(^|\.)experts\.\d+\.")
 
 
 def check_engine_shares(engine: Any, rule: UpdateRule) -> None:
@@ -44,12 +50,13 @@ def check_model_shares(model: Any, rule: UpdateRule) -> None:
     _refuse(_model_against(model), rule)
 
 
-def reason_against(engine: Any, model: Any, rule: UpdateRule) -> str:
+def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule) -> str:
     """Why a step has two forward passes, on the worker that is about to train.
 
     Args:
         engine: veRL's engine configuration.
         model: veRL's model configuration.
+        module: the model.
         rule: the resolved rule.
 
     Returns:
@@ -60,7 +67,12 @@ def reason_against(engine: Any, model: Any, rule: UpdateRule) -> str:
     """
     if rule.settings.passes == "two_forward":
         return "as set"
-    found = _engine_against(engine) or _model_against(model) or _device_against()
+    found = (
+        _engine_against(engine)
+        or _model_against(model)
+        or _module_against(module)
+        or _device_against()
+    )
     _refuse(found, rule)
     return found
 
@@ -76,6 +88,18 @@ def _model_against(model: Any) -> str:
     for key, why in _MODEL.items():
         if model.get(key, False):
             return f"actor_rollout_ref.model.{key}=True, and {why}"
+    return ""
+
+
+def _module_against(module: nn.Module) -> str:
+    """Ranks reduce after every micro-batch, so each must reach the same parameters in it."""
+    sparse = next(
+        (n for n, p in module.named_parameters() if p.requires_grad and _ONE.search(n)), ""
+    )
+    if sparse:
+        return f"an expert is a module of its own ({sparse}), which micro-batches may not reach"
+    if getattr(getattr(module, "config", None), "layerdrop", 0.0):
+        return "layerdrop lets ranks leave out different layers"
     return ""
 
 

@@ -16,7 +16,7 @@ from tests.distributed.layouts import (
     ULYSSES,
 )
 from tests.distributed.recipe import Recipe
-from tests.distributed.variants import CONFIGURED, STOCK
+from tests.distributed.variants import CONFIGURED, STOCK, VARIANTS
 from tests.oracle.objective import Objective
 
 
@@ -40,6 +40,19 @@ class Case:
     def name(self) -> str:
         """Unique among the cases."""
         return f"{self.recipe.name}-{self.variant}"
+
+    @property
+    def forward_passes(self) -> int:
+        """How often every micro-batch runs forward in a step of the rule."""
+        variant = VARIANTS[self.variant]
+        if variant.rule is None:
+            return 1
+        twice = (
+            variant.settings.get("passes") == "two_forward"
+            or self.recipe.strategy == "fsdp"
+            or self.recipe.model == "moe_list"  # experts that are modules
+        )
+        return (2 if twice else 1) + (variant.rule == "observe")
 
     @property
     def pooled(self) -> int:

@@ -34,11 +34,33 @@ class Variant:
 _PROBES = 4
 _SEQUENCES = {"estimator": "sequence", "probes": _PROBES}
 _HALVES = {"estimator": "split_half"}
+_TWICE = {"passes": "two_forward"}
+_APART = {"passes": "shared_forward", "combine_signals": False}
 VARIANTS = {
     STOCK: Variant(),
     CONFIGURED: Variant(),
     "paper": Variant(rule="pcr", settings={"preset": "paper"}, oracle=PAPER),
     "robust": Variant(rule="pcr", settings={"preset": "robust"}, oracle=ROBUST),
+    # The reference, where one forward pass would do.
+    "paper_twice": Variant(rule="pcr", settings=_TWICE, oracle=PAPER),
+    "robust_twice": Variant(rule="pcr", settings={"preset": "robust", **_TWICE}, oracle=ROBUST),
+    "sum_twice": Variant(rule="sum", settings=_TWICE, oracle=Rule(name="sum")),
+    "paper_halves_twice": Variant(
+        rule="pcr", settings={"variance": _HALVES, **_TWICE}, oracle=PAPER, halves=True
+    ),
+    "paper_sequences_twice": Variant(
+        rule="pcr", settings={"variance": _SEQUENCES, **_TWICE}, oracle=PAPER, probes=_PROBES
+    ),
+    # Gradients outside the scope for both signals, with estimators that can do without.
+    "robust_halves_apart": Variant(
+        rule="pcr",
+        settings={"preset": "robust", "variance": _HALVES, **_APART},
+        oracle=ROBUST,
+        halves=True,
+    ),
+    "paper_sequences_apart": Variant(
+        rule="pcr", settings={"variance": _SEQUENCES, **_APART}, oracle=PAPER, probes=_PROBES
+    ),
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),

@@ -233,7 +233,24 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ([f"{PCR}.gate=maybe"], "pcr.gate='maybe'", ["true or false"]),
     ([f"{PCR}.min_cosine=-1"], "pcr.min_cosine=-1", ["[0, 1]"]),
     ([f"{PCR}.passes=one"], "pcr.passes='one'", ["auto, two_forward"]),
-    ([f"{PCR}.passes=shared_forward"], "pcr.passes='shared_forward'", ["two_forward"]),
+    ([f"{PCR}.combine_signals=1"], "pcr.combine_signals=1", ["true or false"]),
+    # Where one forward pass is not shown to be enough.
+    *(
+        (
+            [f"{PCR}.passes=shared_forward", *overrides],
+            "pcr.passes='shared_forward'",
+            [reason, "use pcr.passes=auto or two_forward"],
+        )
+        for overrides, reason in (
+            ([f"{ACTOR}.strategy=fsdp"], f"{ACTOR}.strategy=fsdp, and"),
+            (MEGATRON, f"{ACTOR}.strategy=megatron, and"),
+            (["actor_rollout_ref.model.use_liger=True"], "model.use_liger=True, and"),
+            (
+                ["actor_rollout_ref.model.enable_activation_offload=True"],
+                "model.enable_activation_offload=True, and",
+            ),
+        )
+    ),
     ([f"{PCR}.log_blocks=yes please"], "pcr.log_blocks='yes please'", ["true or false"]),
     ([f"{PCR}.observe_every=0"], "pcr.observe_every=0", ["at least 1"]),
     ([f"{PCR}=robust"], "pcr='robust'", ["preset, scope, block"]),

@@ -39,6 +39,7 @@ TYPED = {
     "gate": ("false", False),
     "min_cosine": ("0.1", 0.1),
     "passes": ("two_forward", "two_forward"),
+    "combine_signals": ("false", False),
     "log_blocks": ("true", True),
     "observe_every": ("7", 7),
 }

@@ -117,6 +117,17 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
         [SPLIT_HALF, f"{ACTOR}.use_dynamic_bsz=True"],
         [f"{ACTOR}.update_rule=sum", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
         [f"{ACTOR}.update_rule=torchjd:MGDAWeighting", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
+        [f"{PCR}.passes=shared_forward"],
+        *(
+            [f"{PCR}.passes={passes}", *overrides]
+            for passes in ("auto", "two_forward")
+            for overrides in (
+                [f"{ACTOR}.strategy=fsdp"],
+                MEGATRON,
+                ["actor_rollout_ref.model.use_liger=True"],
+                ["actor_rollout_ref.model.enable_activation_offload=True"],
+            )
+        ),
         [f"{PCR}.preset=robust", f"{PCR}.variance.ema=0", f"{PCR}.scope=[mlp,lm_head]"],
         [f"{ACTOR}.loss_agg_mode=seq-mean-token-mean", f"{ACTOR}.entropy_coeff=0.01"],
         ["actor_rollout_ref.model.enable_gradient_checkpointing=True"],

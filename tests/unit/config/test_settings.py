@@ -21,6 +21,7 @@ KEYS = {
     "pcr.gate": lambda value: {"gate": value},
     "pcr.min_cosine": lambda value: {"min_cosine": value},
     "pcr.passes": lambda value: {"passes": value},
+    "pcr.combine_signals": lambda value: {"combine_signals": value},
     "pcr.log_blocks": lambda value: {"log_blocks": value},
     "pcr.observe_every": lambda value: {"observe_every": value},
 }
@@ -32,7 +33,7 @@ CHOICES = {
     "pcr.variance.scale": ("absolute", "relative", "beta"),
     "pcr.passes": ("auto", "two_forward", "shared_forward"),
 }
-FLAGS = ("pcr.stability_floor", "pcr.gate", "pcr.log_blocks")
+FLAGS = ("pcr.stability_floor", "pcr.gate", "pcr.combine_signals", "pcr.log_blocks")
 INTERVALS = {"pcr.alpha": True, "pcr.min_cosine": True, "pcr.variance.ema": False}
 COUNTS = ("pcr.variance.probes", "pcr.observe_every")
 OPTIONAL = ("pcr.alpha", "pcr.variance.scale", "pcr.variance.ema", "pcr.variance.probes")
