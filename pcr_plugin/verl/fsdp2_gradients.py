@@ -36,6 +36,7 @@ class Fsdp2Gradients:
         self._block_of = [block for _, block in owners]
         self._in_second_pass = False
         self._watching_storage = False
+        self._storages_of_rest: set[int] = set()
 
     @property
     def names(self) -> Sequence[str]:
@@ -125,12 +126,17 @@ class Fsdp2Gradients:
     @torch.no_grad()
     def keep_rest(self, factor: float) -> None:
         """Multiply the gradients outside the scope, where the next pass accumulates."""
-        self._in_second_pass = True
+        self._rest_has_a_place()
         if factor == 1.0:
             return
         for p in self._rest:
             if p.grad is not None:
                 p.grad.mul_(factor)
+
+    def _rest_has_a_place(self) -> None:
+        self._in_second_pass = True
+        held = [local_shard(p.grad) for p in self._rest]
+        self._storages_of_rest = {_storage(shard) for shard in held if shard is not None}
 
     def finish_rest(self) -> None:
         """Nothing is set aside."""
@@ -142,11 +148,17 @@ class Fsdp2Gradients:
 
         FSDP2 reduces a layer into one buffer, of which all its gradients are views. In the second
         pass those outside the scope already have a place and are added to, so a view that stays
-        would hold one more gradient of the whole layer.
+        would hold one more gradient of the whole layer. What shares its place with them may stay.
         """
         shard = local_shard(parameter.grad)
-        if self._in_second_pass and shard is not None and _is_part(shard):
+        if not self._in_second_pass or shard is None or not _is_part(shard):
+            return
+        if _storage(shard) not in self._storages_of_rest:
             parameter.grad = _like(parameter, shard.clone())
+
+
+def _storage(shard: Tensor) -> int:
+    return shard.untyped_storage().data_ptr()
 
 
 def _is_part(shard: Tensor) -> bool:

@@ -101,8 +101,9 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
             self._arrived = None
             for p, own in sums.items():
                 p.grad = own
-            # From now on those outside have a place, and those in the scope need one of their own.
-            self._in_second_pass = True
+            # From now on those in the scope need one of their own.
+            if not self._in_second_pass:
+                self._rest_has_a_place()
 
     def count_arrivals(self) -> None:
         """From now on; see `arrivals`."""

@@ -132,6 +132,8 @@ AGAINST_ORACLE = [
     *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
     *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
     *_cases(PLAIN, "upgrad", "mgda", ranks=(1, 2)),
+    *_cases(PLAIN, "paper_twice", "paper_halves_twice", "sum_twice", ranks=(1, 2, 3)),
+    *_cases(PLAIN, "robust_halves_apart"),
     *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF),
     *_cases(
         Recipe(name="sequence_sum", batches=("warm",), objective=_PER_SEQUENCE_SUM),
@@ -143,7 +145,7 @@ AGAINST_ORACLE = [
         *_HALF,
         ranks=(2, 3),
     ),
-    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves"),
+    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves", "robust_halves_apart", "paper_twice"),
     *_cases(
         _PACKED,
         *(STOCK, "paper", "sum"),
@@ -211,7 +213,7 @@ SEEDS = (
 # Units are rows, however they are cut, packed, padded or shared.
 PROBED = [
     *_cases(PLAIN, "paper_sequences", "robust_sequences", ranks=(1, 2, 3)),
-    *_cases(PLAIN, "attention_sequences"),
+    *_cases(PLAIN, "attention_sequences", "paper_sequences_twice", "paper_sequences_apart"),
     *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
     *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
     *(
@@ -249,7 +251,10 @@ CASES = [
     *(c for recipe in ULYSSES for c in _cases(recipe, fitting("sum", recipe), ranks=(2, 4))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
-    *_cases(Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True), STOCK, "sum"),
+    *_cases(
+        Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True),
+        *(STOCK, "sum", "sum_sequences", "sum_twice"),
+    ),
     *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
     *_cases(ON_POLICY, STOCK, "paper", "robust"),
     *_cases(POISONED, STOCK, "observe_sparse"),

@@ -104,11 +104,10 @@ def overflow(inputs: Inputs, folder: Path) -> CaseRecord:
     return record
 
 
-def unseen_gradient(inputs: Inputs, folder: Path) -> CaseRecord:
+def unseen_gradient(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
     """An MLP that uses a weight behind the back of the module that owns it."""
-    record = CaseRecord()
     recipe = _SKIPPING["fsdp2"]
-    actor, engine = build(Case(recipe=recipe, variant="paper"), inputs)
+    actor, engine = build(Case(recipe=recipe, variant=variant), inputs)
     mlp = engine.module.model.layers[1].mlp
 
     def fused(hidden: Tensor) -> Tensor:
@@ -116,11 +115,29 @@ def unseen_gradient(inputs: Inputs, folder: Path) -> CaseRecord:
         return linear(inner, mlp.down_proj.weight)
 
     mlp.forward = fused
+    return _failed_step(recipe, inputs, actor, engine)
+
+
+def _failed_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any) -> CaseRecord:
+    record = CaseRecord()
     try:
         run_step(recipe, inputs, actor, engine, 0)
     except RuntimeError as error:
         record.error = f"{type(error).__name__}: {error}"
     return record
+
+
+def different_parameters(inputs: Inputs, folder: Path) -> CaseRecord:
+    """A micro-batch that reaches another weight on every rank, of the same size.
+
+    FSDP2 then adds up their gradients.
+    """
+    recipe = _SKIPPING["fsdp2"]
+    actor, engine = build(Case(recipe=recipe, variant="paper"), inputs)
+    mlp = engine.module.model.layers[1].mlp
+    cut_off = (mlp.gate_proj, mlp.up_proj)[dist.get_rank()]
+    cut_off.register_forward_hook(lambda module, positional, output: output.detach())
+    return _failed_step(recipe, inputs, actor, engine)
 
 
 def first_weighs(inputs: Inputs, folder: Path) -> CaseRecord:
@@ -179,6 +196,7 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
 _MEASURED = [
     *((fitting("paper", recipe), recipe, ranks) for recipe, ranks in [(PLAIN, 2), *LAYOUTS]),
     *(("paper_halves", recipe, 2) for recipe in (PLAIN, FLAT)),
+    *((v, PLAIN, 2) for v in ("paper_twice", "paper_sequences", "robust_halves_apart")),
 ]
 MEMORY = {
     f"memory-{recipe.name}-{variant}": (partial(memory, recipe, variant), (ranks,))
@@ -191,7 +209,9 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "skipped_layer_flat": (partial(skipped_layer, "fsdp"), (1, 2)),
     "overflow": (overflow, (2,)),
     **MEMORY,
-    "unseen_gradient": (unseen_gradient, (1,)),
+    "unseen_gradient": (partial(unseen_gradient, "paper"), (1,)),
+    "unseen_leaf": (partial(unseen_gradient, "paper_halves"), (1,)),
+    "different_parameters": (different_parameters, (2,)),
     "first_weighs": (first_weighs, (2,)),
     "first_fails": (first_fails, (2,)),
     "losses_fsdp": (partial(losses, "fsdp"), (2,)),

@@ -118,7 +118,7 @@ def test_second_gradient_costs_the_scope_s_share_of_one(name: str, ranks: int, r
     steps = [record.steps[0].metrics for record in runs.of(name, ranks)]
     whole, scope = (sum(bytes_of[kind] for bytes_of in steps) for kind in ("whole", "scope"))
     assert whole > 1.05 * scope > 0  # so that one gradient more would be seen
-    shares = 3 if name.endswith("halves") else 1
+    shares = 3 if "halves" in name else 1
     # FSDP2 aligns the parts of its buffer, and pads every shard to the size of the largest.
     allowed = 1.02 * max(bytes_of["whole"] + shares * bytes_of["scope"] for bytes_of in steps)
     assert all(bytes_of["held"] <= allowed for bytes_of in steps)
@@ -129,6 +129,20 @@ def test_gradient_that_no_hook_sees_stops_the_run(runs: Runs) -> None:
     assert error.startswith("RuntimeError")
     assert "no gradient of 'model.layers.1.mlp.down_proj.weight' in 6 micro-batches" in error
     assert "pcr.variance.estimator=split_half" in error
+
+
+def test_weight_that_is_not_found_where_its_module_runs_stops_the_run(runs: Runs) -> None:
+    """Its part of s would be missing, and its p would be p + beta s."""
+    error = runs.of("unseen_leaf", 1)[0].error
+    assert error.startswith("RuntimeError: pcr.combine_signals did not find 'model.layers.1.mlp.")
+    assert "Set pcr.combine_signals=false" in error
+
+
+def test_ranks_that_reach_different_parameters_stop_the_run(runs: Runs) -> None:
+    """Of the same size: the reduction itself does not notice that it adds up different things."""
+    for record in runs.of("different_parameters"):
+        assert record.error.startswith("RuntimeError: pcr.passes=shared_forward")
+        assert "Use pcr.passes=two_forward" in record.error
 
 
 def test_the_first_rank_alone_weighs(runs: Runs) -> None:

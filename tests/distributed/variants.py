@@ -41,7 +41,7 @@ VARIANTS = {
     CONFIGURED: Variant(),
     "paper": Variant(rule="pcr", settings={"preset": "paper"}, oracle=PAPER),
     "robust": Variant(rule="pcr", settings={"preset": "robust"}, oracle=ROBUST),
-    # The reference, where one forward pass would do.
+    # Passes of their own, where one forward pass would do.
     "paper_twice": Variant(rule="pcr", settings=_TWICE, oracle=PAPER),
     "robust_twice": Variant(rule="pcr", settings={"preset": "robust", **_TWICE}, oracle=ROBUST),
     "sum_twice": Variant(rule="sum", settings=_TWICE, oracle=Rule(name="sum")),
@@ -64,6 +64,7 @@ VARIANTS = {
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),
+    "sum_sequences": Variant(rule="sum", settings={"variance": _SEQUENCES}),
     "sum_halves": Variant(rule="sum", settings={"variance": _HALVES}),
     "pcgrad_halves": Variant(
         rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True
