@@ -3,7 +3,8 @@
 from pcr_plugin.estimators.base import Estimator, Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.micro_batch import Merged, MicroBatchEstimator
 from pcr_plugin.estimators.products import counted_gramian, without_mix
-from pcr_plugin.estimators.sequence import SequenceEstimator, SequenceRanks
+from pcr_plugin.estimators.sequence import SequenceEstimator
+from pcr_plugin.estimators.sequence_ranks import SequenceRanks
 from pcr_plugin.estimators.split_half import SplitHalfEstimator
 
 __all__ = [

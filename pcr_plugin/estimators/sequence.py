@@ -19,29 +19,11 @@ from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.last_projection import LastProjection
 from pcr_plugin.estimators.probed_columns import ProbedColumns
 from pcr_plugin.estimators.probed_rows import ProbedRows
+from pcr_plugin.estimators.sequence_ranks import SequenceRanks
 from pcr_plugin.gradients import Gradients, LinearLayer, Local, Side
 from pcr_plugin.statistics import TokenRows, directions, projected, signs
 
 _REMEDY = "The variance would be wrong. Use pcr.variance.estimator=split_half."
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceRanks:
-    """How the ranks that have parts of the probes put them together.
-
-    Args:
-        sum_parts: over the ranks that have parts of the same rows: tokens or features.
-        sum_all: over these and all that have other rows, of the same parameters.
-        counts_rows: whether this rank is the one that counts the rows that it shares.
-        counts_sums: whether it is the one that counts what `sum_all` gives.
-        counts_units: whether it is the one that counts its rows as units of the whole model.
-    """
-
-    sum_parts: Callable[[Tensor], Tensor]
-    sum_all: Callable[[Tensor], Tensor]
-    counts_rows: bool
-    counts_sums: bool
-    counts_units: bool
 
 
 @dataclass
