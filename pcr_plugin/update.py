@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 # Column of the table that ranks sum up.
 _FAILED = 10
+# What of a Gramian, and of two variances, is of p.
+_OF_P = torch.tensor([[True, True], [True, False]])
+_FIRST = torch.tensor([True, False])
 
 
 class Statistics(NamedTuple):
@@ -163,12 +166,12 @@ class TwoGradientUpdate:
         gramian = counted_gramian(self._gradients, held, len(self._block_of_cell))
         problem = pair.problem or self._estimator.problem
         columns = self._estimator.columns(*held)
-        table = _pack(without_mix(gramian, pair.mix), columns, failed=bool(problem))
+        table = _pack(gramian, columns, failed=bool(problem))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
         table = self._sum_over_ranks(table).cpu()
         if table[:, _FAILED].any():
             raise RuntimeError("\n".join(self._gather([problem] if problem else [])))
-        gramian, columns = _unpack(table, self._loss_scale())
+        gramian, columns = _unpack(table, self._loss_scale(), pair.mix)
         variances = torch.stack(
             [
                 variance_of_total(
@@ -178,7 +181,11 @@ class TwoGradientUpdate:
             ],
             dim=1,
         )
-        return Statistics(*map(self._by_block, (gramian, variances, columns.cross)))
+        nothing = _is_rounding(gramian, pair)
+        gramian = torch.where(nothing[:, None, None] & _OF_P, 0.0, gramian)
+        variances = torch.where(nothing[:, None] & _FIRST, 0.0, variances)
+        cross = torch.where(nothing & ~torch.isnan(columns.cross), 0.0, columns.cross)
+        return Statistics(*map(self._by_block, (gramian, variances, cross)))
 
     def _by_block(self, of_cells: Tensor) -> Tensor:
         """The sum over every block's cells, of which each has parameters of its own."""
@@ -235,10 +242,18 @@ def _pack(gramian: Tensor, columns: UnitColumns, failed: bool) -> Tensor:
     return torch.cat([*products, *singles, columns.totals, failures[:, None]], dim=1)
 
 
-def _unpack(table: Tensor, loss_scale: float) -> tuple[Tensor, UnitColumns]:
+def _is_rounding(gramian: Tensor, pair: GradientPair) -> Tensor:
+    """(C,) whether p is what is left of p + beta s without p."""
+    least = pair.rounding * pair.mix
+    return gramian[:, 0, 0] < least**2 * gramian[:, 1, 1]
+
+
+def _unpack(table: Tensor, loss_scale: float, mix: float) -> tuple[Tensor, UnitColumns]:
     """Undo `_pack`, in the unit of the unscaled gradients: V is averaged over steps."""
     square = loss_scale**2
     gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1) / square
+    # Only now that it is that of whole gradients: a difference of parts would lose more.
+    gramian = without_mix(gramian, mix)
     squares, cross = table[:, 3:5] / square, table[:, 7] / square
     own = gramian.diagonal(dim1=1, dim2=2)
     totals = table[:, 8:10] / square

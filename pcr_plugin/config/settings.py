@@ -73,7 +73,8 @@ class PCRSettings:
         passes: how the two gradients are computed: each from forward passes of its own, or both
             from one; `auto` is the fastest that is exact.
         combine_signals: with one forward pass, compute gradients outside the scope once, from
-            p + beta s, where the estimator does not need p itself.
+            p + beta s, where the estimator does not need p itself. Where |p| is far below beta |s|
+            what is left of p is rounding.
         log_blocks: log cosine, alpha and effective beta of every block.
         observe_every: optimizer steps between two measurements of the rule `observe`.
 
@@ -90,7 +91,7 @@ class PCRSettings:
     gate: bool = True
     min_cosine: float = 0.0
     passes: str = "auto"
-    combine_signals: bool = True
+    combine_signals: bool = False
     log_blocks: bool = False
     observe_every: int = 10
 

@@ -39,5 +39,7 @@ def without_mix(gramian: Tensor, mix: float) -> Tensor:
         mix: how much of s is in the first of every pair.
     """
     pair = torch.tensor([[1.0, -mix], [0.0, 1.0]], dtype=gramian.dtype, device=gramian.device)
+    if not mix:
+        return gramian
     change = torch.kron(torch.eye(gramian.shape[-1] // 2).to(pair), pair)
-    return change @ gramian @ change.T if mix else gramian
+    return change @ gramian @ change.T

@@ -38,6 +38,7 @@ class SharedForward:
         run: runs the whole mini-batch, or a half; calls `micro_batch` and `stability_sweep`.
         combined: whether the second backward pass is that of p + beta s.
         all_equal: whether a number is the same on all ranks of the model, which all call it.
+        rounding: relative error of a gradient, in the type that the model computes in.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SharedForward:
         *,
         combined: bool,
         all_equal: Callable[[int], bool],
+        rounding: float = 0.0,
     ) -> None:
         assert not combined or estimator.is_linear, "its units need p itself"
         self._gradients = gradients
@@ -55,6 +57,7 @@ class SharedForward:
         self._run = run
         self._combined = combined
         self._all_equal = all_equal
+        self._rounding = rounding
         self._beta = 0.0
         # The gradients in the scope of the objective whose turn it is not.
         self._aside: list[Tensor | None] = []
@@ -81,7 +84,7 @@ class SharedForward:
         problem = self._gradients.unreached() if self._combined else ""
         if not self._all_equal(self._gradients.arrivals()):
             problem = _DIFFERENT
-        return GradientPair(s, mix, problem=problem)
+        return GradientPair(s, mix, self._rounding, problem=problem)
 
     def _run_halves(self, estimator: SplitHalfEstimator) -> None:
         """The halves one after the other; of both objectives the first is kept and added."""

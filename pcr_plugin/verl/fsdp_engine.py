@@ -41,6 +41,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     ulysses_parallel_group: Any
     engine_config: Any
     model_config: Any
+    _autocast_dtype: Any
     # While a step with one forward pass per micro-batch is under way.
     _loop: SharedLoop | None = None
     _shares_forward = False
@@ -78,6 +79,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             scale=(lambda loss: loss) if scaler is None else scaler.scale,
             around=self._looping,
             all_equal=lambda number: all_equal(number, self._group, self._device),
+            precision=self._autocast_dtype,
         )
         return Step(loop.passes, loop.output)
 

@@ -22,6 +22,8 @@ from pcr_plugin.verl.passes import Passes
 
 # Micro-batch, loss function, forward only; loss and output.
 _ForwardStep = Callable[..., tuple[Tensor, dict[str, Any]]]
+# Several times the relative error of a gradient against one in float64 that the tests have seen.
+_ROUNDING = {torch.float64: 1e-13, torch.float32: 3e-5, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 class SharedLoop:
@@ -37,6 +39,7 @@ class SharedLoop:
         scale: what the host does to a loss before its backward pass (fp16).
         around: entered while the stock loop runs; in it the engine asks this object.
         all_equal: see `SharedForward`.
+        precision: that the model computes in.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class SharedLoop:
         scale: Callable[[Tensor], Tensor],
         around: Callable[["SharedLoop"], AbstractContextManager[None]],
         all_equal: Callable[[int], bool],
+        precision: torch.dtype,
     ) -> None:
         self._beta, self._combined = split.beta, combined
         self._scale = scale
@@ -59,7 +63,12 @@ class SharedLoop:
         self._whole = Passes(forward_backward, parts, loss, lambda _: nullcontext())
         self._around = around
         self.passes = SharedForward(
-            gradients, estimator, self._run, combined=combined, all_equal=all_equal
+            gradients,
+            estimator,
+            self._run,
+            combined=combined,
+            all_equal=all_equal,
+            rounding=_ROUNDING[precision],
         )
 
     def _run(self, part: int | None) -> None:

@@ -133,7 +133,7 @@ AGAINST_ORACLE = [
     *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
     *_cases(PLAIN, "upgrad", "mgda", ranks=(1, 2)),
     *_cases(PLAIN, "paper_twice", "paper_halves_twice", "sum_twice", ranks=(1, 2, 3)),
-    *_cases(PLAIN, "robust_halves_apart"),
+    *_cases(PLAIN, "robust_halves_combined", ranks=(1, 2, 3)),
     *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF),
     *_cases(
         Recipe(name="sequence_sum", batches=("warm",), objective=_PER_SEQUENCE_SUM),
@@ -145,7 +145,7 @@ AGAINST_ORACLE = [
         *_HALF,
         ranks=(2, 3),
     ),
-    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves", "robust_halves_apart", "paper_twice"),
+    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves", "robust_halves_combined", "paper_twice"),
     *_cases(
         _PACKED,
         *(STOCK, "paper", "sum"),
@@ -189,6 +189,12 @@ AGAINST_ORACLE = [
         for r in (*KINDS, LORA_ORIGINAL)
         for c in _cases(r, STOCK, "paper", "robust_halves", "sum")
     ),
+    *(
+        c
+        for r in KINDS
+        if r.strategy == "fsdp2" and r.model != "moe_list"
+        for c in _cases(r, "robust_halves_combined")
+    ),
     *(c for recipe in HALF for c in _cases(recipe, STOCK, "paper", "sum", ranks=(1, 2))),
 ]
 
@@ -213,7 +219,17 @@ SEEDS = (
 # Units are rows, however they are cut, packed, padded or shared.
 PROBED = [
     *_cases(PLAIN, "paper_sequences", "robust_sequences", ranks=(1, 2, 3)),
-    *_cases(PLAIN, "attention_sequences", "paper_sequences_twice", "paper_sequences_apart"),
+    *_cases(PLAIN, "attention_sequences", "paper_sequences_twice"),
+    *(
+        c
+        for recipe in (PLAIN, _CHECKPOINTED, _PACKED, LORA, OFFLOADED[-1], *HALF[:1], HALF[3])
+        for c in _cases(recipe, "paper_sequences_combined")
+    ),
+    *(
+        c
+        for recipe in (HYBRID[0], ULYSSES[0])
+        for c in _cases(recipe, "paper_sequences_combined", ranks=(4,))
+    ),
     *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
     *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
     *(
@@ -253,7 +269,7 @@ CASES = [
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
     *_cases(
         Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True),
-        *(STOCK, "sum", "sum_sequences", "sum_twice"),
+        *(STOCK, "sum", "sum_combined", "sum_twice"),
     ),
     *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
     *_cases(ON_POLICY, STOCK, "paper", "robust"),

@@ -12,7 +12,7 @@ from tests.distributed.running import run_case
 from tests.distributed.variants import STOCK
 
 STRATEGIES = ("fsdp", "fsdp2")
-ZERO_VARIANTS = ("paper", "robust", "paper_halves", "robust_halves")
+ZERO_VARIANTS = ("paper", "robust", "paper_halves", "robust_halves", "robust_halves_combined")
 BROKEN_VARIANTS = ("robust", "robust_halves")
 # Batches of which veRL skips the step. The NaN is in the surrogate or in the KL, always on the
 # last rank alone.

@@ -196,7 +196,7 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
 _MEASURED = [
     *((fitting("paper", recipe), recipe, ranks) for recipe, ranks in [(PLAIN, 2), *LAYOUTS]),
     *(("paper_halves", recipe, 2) for recipe in (PLAIN, FLAT)),
-    *((v, PLAIN, 2) for v in ("paper_twice", "paper_sequences", "robust_halves_apart")),
+    *((v, PLAIN, 2) for v in ("paper_twice", "paper_sequences_combined", "robust_halves_combined")),
 ]
 MEMORY = {
     f"memory-{recipe.name}-{variant}": (partial(memory, recipe, variant), (ranks,))
@@ -210,7 +210,7 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "overflow": (overflow, (2,)),
     **MEMORY,
     "unseen_gradient": (partial(unseen_gradient, "paper"), (1,)),
-    "unseen_leaf": (partial(unseen_gradient, "paper_halves"), (1,)),
+    "unseen_leaf": (partial(unseen_gradient, "paper_halves_combined"), (1,)),
     "different_parameters": (different_parameters, (2,)),
     "first_weighs": (first_weighs, (2,)),
     "first_fails": (first_fails, (2,)),

@@ -35,7 +35,7 @@ _PROBES = 4
 _SEQUENCES = {"estimator": "sequence", "probes": _PROBES}
 _HALVES = {"estimator": "split_half"}
 _TWICE = {"passes": "two_forward"}
-_APART = {"passes": "shared_forward", "combine_signals": False}
+_COMBINED = {"combine_signals": True}
 VARIANTS = {
     STOCK: Variant(),
     CONFIGURED: Variant(),
@@ -51,20 +51,23 @@ VARIANTS = {
     "paper_sequences_twice": Variant(
         rule="pcr", settings={"variance": _SEQUENCES, **_TWICE}, oracle=PAPER, probes=_PROBES
     ),
-    # Gradients outside the scope for both signals, with estimators that can do without.
-    "robust_halves_apart": Variant(
+    # Gradients outside the scope once, from p + beta s.
+    "paper_halves_combined": Variant(
+        rule="pcr", settings={"variance": _HALVES, **_COMBINED}, oracle=PAPER, halves=True
+    ),
+    "robust_halves_combined": Variant(
         rule="pcr",
-        settings={"preset": "robust", "variance": _HALVES, **_APART},
+        settings={"preset": "robust", "variance": _HALVES, **_COMBINED},
         oracle=ROBUST,
         halves=True,
     ),
-    "paper_sequences_apart": Variant(
-        rule="pcr", settings={"variance": _SEQUENCES, **_APART}, oracle=PAPER, probes=_PROBES
+    "paper_sequences_combined": Variant(
+        rule="pcr", settings={"variance": _SEQUENCES, **_COMBINED}, oracle=PAPER, probes=_PROBES
     ),
+    "sum_combined": Variant(rule="sum", settings={"variance": _SEQUENCES, **_COMBINED}),
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),
     "soft": Variant(rule="soft", settings={"alpha": 0.5}, oracle=Rule(name="soft", alpha=0.5)),
     "sum": Variant(rule="sum", oracle=Rule(name="sum")),
-    "sum_sequences": Variant(rule="sum", settings={"variance": _SEQUENCES}),
     "sum_halves": Variant(rule="sum", settings={"variance": _HALVES}),
     "pcgrad_halves": Variant(
         rule="pcgrad", settings={"variance": _HALVES}, oracle=Rule(name="pcgrad"), halves=True

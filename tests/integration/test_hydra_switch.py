@@ -39,7 +39,7 @@ TYPED = {
     "gate": ("false", False),
     "min_cosine": ("0.1", 0.1),
     "passes": ("two_forward", "two_forward"),
-    "combine_signals": ("false", False),
+    "combine_signals": ("true", True),
     "log_blocks": ("true", True),
     "observe_every": ("7", 7),
 }
