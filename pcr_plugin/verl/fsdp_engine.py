@@ -49,13 +49,15 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     def initialize(self) -> None:
         """As for every engine, and decide how the step comes to its two gradients."""
         super().initialize()
-        against = reason_against(self.engine_config, self.model_config, self.module, self._rule)
+        configs, ranks = (self.engine_config, self.model_config), ranks_of(self._group)
+        against = reason_against(*configs, self.module, self._rule, ranks)
         self._shares_forward = not against
         self._combines = self._rule.settings.combine_signals and self._estimator.is_linear
         if self._shares_forward:
             keep_compiled_graphs()
         if is_first_of(self._group):
-            logger.info("pcr-plugin: %s", self._describe_passes(against))
+            # Not less: at veRL's usual level nobody would see it.
+            logger.warning("pcr-plugin: %s", self._describe_passes(against))
 
     def _describe_passes(self, against: str) -> str:
         if against:

@@ -1,6 +1,7 @@
 """Every combination of recipe and update rule that the engine is run with."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tests.distributed.layouts import (
     FLAT,
@@ -42,16 +43,24 @@ class Case:
         return f"{self.recipe.name}-{self.variant}"
 
     @property
+    def shares(self) -> bool:
+        """Whether one forward pass can serve both objectives."""
+        # The experts of `moe_list` are modules.
+        return self.recipe.strategy == "fsdp2" and self.recipe.model != "moe_list"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys below `pcr`. `auto` would keep to a deferred reduction, veRL's dataclass default."""
+        passes = "shared_forward" if self.shares else "auto"
+        return {"passes": passes, **VARIANTS[self.variant].settings}
+
+    @property
     def forward_passes(self) -> int:
         """How often every micro-batch runs forward in a step of the rule."""
         variant = VARIANTS[self.variant]
         if variant.rule is None:
             return 1
-        twice = (
-            variant.settings.get("passes") == "two_forward"
-            or self.recipe.strategy == "fsdp"
-            or self.recipe.model == "moe_list"  # experts that are modules
-        )
+        twice = not self.shares or self.settings["passes"] == "two_forward"
         return (2 if twice else 1) + (variant.rule == "observe")
 
     @property

@@ -81,7 +81,7 @@ def build(case: Case, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
     if variant.rule is not None:
         from pcr_plugin.verl import enable
 
-        enable(actor, variant.rule, log_blocks=True, **variant.settings)
+        enable(actor, variant.rule, log_blocks=True, **case.settings)
     engine = build_engine(
         actor,
         inputs.checkpoints[recipe.model],
