@@ -26,7 +26,7 @@ def draw_cosines(study: Study) -> Iterator[Drawing | Missing]:
     shown = [group for group in study.groups if blocks_with(group.logs, "cos")]
     if not shown:
         yield Missing(_COSINES, _NEEDS.format("cos"))
-    for suffix, number, page in pages(shown, _PANELS):
+    for suffix, number, page in pages(shown, _PANELS, Group.conditions):
         caption = (
             "Cosine of surrogate and KL gradient, mean over seeds; dark is conflict. White: not "
             "logged, which is where one of the two gradients is zero."
@@ -41,7 +41,7 @@ def draw_alphas(study: Study) -> Iterator[Drawing | Missing]:
         yield Missing(_ALPHAS, _NEEDS.format("alpha"))
     elif not any("attention" in values_by_kind(group.logs, "alpha") for group in shown):
         yield Missing("attention in " + _ALPHAS, "a run with `pcr.scope=all` or `attention`")
-    for suffix, number, page in pages(shown, _PANELS):
+    for suffix, number, page in pages(shown, _PANELS, Group.conditions):
         caption = (
             "Every block in conflict at every step of every seed is one value; the area under each "
             "outline is 1, the broken line is the mean."

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from pcr_plugin.plots.figures.drawing import Drawing, Missing, pages
@@ -10,10 +11,11 @@ from pcr_plugin.plots.runs.groups import Group
 from pcr_plugin.plots.tables.curves import Curve, curve
 from pcr_plugin.plots.tables.study import Study
 
+_NEVER_NEGATIVE = ("norm_", "grad_norm", "alpha", "beta_eff", "conflict_rate")
 _WIDE = 100.0  # largest over smallest value from which an axis is logarithmic
 BAND = (
     "Where a configuration has several seeds: the mean over those that reached the step, with "
-    "the 95 % interval of that mean by Student's t."
+    "the 95 % interval of that mean by Student's t, cut at 0 for what cannot be negative."
 )
 
 
@@ -49,7 +51,7 @@ class Panels:
             some = "panels of " + self.title if there else self.title
             yield Missing(some, "the metrics " + ", ".join(lacking))
         shown = [g for g in study.groups if any(curve(g.logs, m) for m in there.values())]
-        for suffix, number, page in pages(shown, BANDS):
+        for suffix, number, page in pages(shown, BANDS, Group.conditions):
             caption = f"{self.caption} {BAND}"
             yield Drawing(self.name + suffix, self.title + number, caption, self._page(page, there))
 
@@ -63,7 +65,7 @@ class Panels:
             for index, group in enumerate(groups):
                 found = curve(group.logs, metric)
                 if found:
-                    handles[_named(group)] = draw_curve(axis, found, index)
+                    handles[_named(group)] = draw_curve(axis, found, index, _least(metric))
             axis.set_ylabel(labelled(label, metric))
             axis.set_xlabel("training step")
             if self.zero:
@@ -76,14 +78,13 @@ class Panels:
         return figure
 
 
-def draw_curve(axis: Any, found: Curve, index: int) -> Any:
-    """A line, and its band if it has one; the handle for the legend."""
+def draw_curve(axis: Any, found: Curve, index: int, least: float = -inf) -> Any:
+    """A line, and its band if it has one, cut at `least`; the handle for the legend."""
     marks = spread_markers(len(found.steps), index)
     if found.has_band:
         colour = look(index)["color"]
-        axis.fill_between(
-            found.steps, found.edge(-1), found.edge(1), color=colour, alpha=0.14, linewidth=0
-        )
+        low = [max(least, edge) for edge in found.edge(-1)]
+        axis.fill_between(found.steps, low, found.edge(1), color=colour, alpha=0.14, linewidth=0)
     [line] = axis.plot(found.steps, found.means, **look(index), markevery=marks, markersize=4.5)
     return line
 
@@ -93,6 +94,10 @@ def scale_if_wide(axis: Any) -> None:
     values = [float(y) for line in axis.get_lines() for y in line.get_ydata()]
     if values and min(values) > 0 and max(values) > _WIDE * min(values):
         axis.set_yscale("log")
+
+
+def _least(metric: str) -> float:
+    return 0.0 if metric.rpartition("/")[2].startswith(_NEVER_NEGATIVE) else -inf
 
 
 def _named(group: Group) -> str:

@@ -1,8 +1,8 @@
 """What every figure is: drawn, or missing with a reason."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,12 +38,26 @@ class Missing:
     needs: str
 
 
-def pages(items: Sequence[T], size: int) -> Iterator[tuple[str, str, list[T]]]:
-    """At most `size` items each, with what a page's name and title end with if there are more."""
-    rest = iter(items)
-    number = 1
-    count = -(-len(items) // size)
-    while page := list(islice(rest, size)):
-        several = count > 1
-        yield f"-{number}" * several, f" ({number} of {count})" * several, page
-        number += 1
+def pages(
+    items: Sequence[T], size: int, together: Callable[[T], object] = id
+) -> Iterator[tuple[str, str, list[T]]]:
+    """Cut a sequence into pages.
+
+    Args:
+        items: in order.
+        size: most items of a page.
+        together: neighbours for which this is equal stay on one page if they fit.
+
+    Returns:
+        What a page's name and title end with (nothing if there is one page), and its items.
+    """
+    filled: list[list[T]] = []
+    for _, members in groupby(items, key=together):
+        rest = list(members)
+        if filled and len(filled[-1]) + len(rest) <= size:
+            filled[-1] += rest
+        else:
+            filled += [rest[start : start + size] for start in range(0, len(rest), size)]
+    several = len(filled) > 1
+    for number, page in enumerate(filled, start=1):
+        yield f"-{number}" * several, f" ({number} of {len(filled)})" * several, page

@@ -71,7 +71,7 @@ class Factor:
             for index, line in enumerate(lines):
                 across = self._across(line, places, index, len(lines))
                 handles.append(self._line(axis, line, across, measure, index))
-            axis.set_ylabel(label)
+            axis.set_ylabel(f"below the best: {label}" if self.relative else label)
         axes[-1].set_xlabel(self.axis)
         if self.ordered:
             scale_places(axes[-1], places)

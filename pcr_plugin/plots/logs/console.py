@@ -19,6 +19,7 @@ _METRIC = re.compile(
     r" - (?P<key>.{1,300}?):(?:np\.\w+\()?"
     r"(?P<value>[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf)|True|False)\)?(?= - |\s*$)",
 )
+_CONFIGURATION = "{'actor_rollout_ref'"  # the first key in the alphabet, as pprint sorts them
 _TRUTH = {"True": 1.0, "False": 0.0}
 
 
@@ -47,7 +48,7 @@ def printed_configuration(path: Path) -> dict[str, Any] | None:
         head = _PROCESS.match(line)
         text = line[head.end() :] if head else line
         if not printed:
-            if text.startswith("{'"):
+            if text.startswith(_CONFIGURATION):
                 printed, process = [text], head[0] if head else ""
         elif (head[0] if head else "") == process:
             if not text.startswith(" "):
@@ -57,7 +58,7 @@ def printed_configuration(path: Path) -> dict[str, Any] | None:
         found = ast.literal_eval("\n".join(printed))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    return found if isinstance(found, dict) and "actor_rollout_ref" in found else None
+    return found if isinstance(found, dict) else None
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -39,6 +39,11 @@ class Group:
         """Of its runs."""
         return [run.log for run in self.runs]
 
+    def conditions(self) -> tuple[tuple[int, float, str], ...]:
+        """Sortable; equal for groups that differ in the rule alone, which are to be compared."""
+        keys = [key for key in self.varying if key not in _OF_THE_RULE]
+        return tuple(_sortable(self.settings.get(key)) for key in keys)
+
     def name_without(self, left_out: Sequence[str]) -> str:
         """The name of what it is compared as when some settings are on an axis."""
         title, *settings = self.identity_without(left_out)
@@ -95,13 +100,11 @@ def _seed(run: Run, keys: list[str]) -> str:
     return "/".join(values)
 
 
-def _place(group: Group) -> list[tuple[int, float, str]]:
+def _place(group: Group) -> tuple[Any, ...]:
     """Rules with the same beta, learning rate and the like stand together, stock first."""
-    conditions = [key for key in group.varying if key not in _OF_THE_RULE]
     title = "" if group.settings.get(RULE) == STOCK else group.title
     of_the_rule = [group.settings.get(key) for key in _OF_THE_RULE]
-    values = [*(group.settings.get(key) for key in conditions), title, *of_the_rule]
-    return [_sortable(value) for value in values]
+    return (*group.conditions(), *map(_sortable, [title, *of_the_rule]))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
