@@ -1,5 +1,6 @@
 """The same numbers from all three of veRL's loggers."""
 
+import re
 import sys
 from math import inf, isnan, nan
 from pathlib import Path
@@ -90,6 +91,31 @@ def test_printed_configuration_is_read_and_never_executed(tmp_path: Path) -> Non
     path.write_text(f"{{'actor_rollout_ref': {code}}}\nstep:1 - a:1.0\n")
     assert console.printed_configuration(path) is None
     assert not mark.exists()
+
+
+def test_printed_configuration_that_ray_shows_in_pieces(tmp_path: Path) -> None:
+    """As seen in real runs: `'preset': 'robust'` and the comma after it on two lines."""
+    values = configuration() | {"odd": "it's \\ [not) 'closed"}
+    path = write_console(tmp_path / "run.log", STEPS, values)
+    whole = path.read_text()
+    head = "\n\x1b[36m(TaskRunnerV1 pid=28020)\x1b[0m "
+    for place in re.finditer(r"',$|weight_|1e-06|closed", whole, re.MULTILINE):
+        cut = place.start() + 1
+        path.write_text(whole[:cut] + "\n(WorkerDict pid=7) between" + head + whole[cut:])
+        assert console.printed_configuration(path) == values
+
+
+def test_step_that_ray_shows_in_two_parts(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    head = "(TaskRunnerV1 pid=1) "
+    line = "step:3 - actor/lr:1e-06 - val-core/a b/acc/mean@4:0.125 - n:np.float64(2.5) - last:17"
+    wanted = {"actor/lr": 1e-6, "val-core/a b/acc/mean@4": 0.125, "n": 2.5, "last": 17.0}
+    for cut in range(len("step:3 - a"), len(line)):
+        parts = [line[:cut], line[cut:], "Done.", "step:4 - last:1", "Final: 3", "done:"]
+        path.write_text("(other pid=2) step\n".join(f"{head}{part}\n" for part in parts))
+        read = console.read(path).steps
+        assert read[4] == {"last": 1.0}
+        assert read[3] == wanted, line[cut:]
 
 
 def test_console_lines_that_only_look_like_steps(tmp_path: Path) -> None:
