@@ -16,7 +16,7 @@ _KINDS = ("MLP", "attention", "other")
 _PANELS = 6  # of a page
 _BINS = 20
 _MOST_ROWS = 16  # with a name at every one
-_NEEDS = "the metrics actor/pcr/block/<layer>.<part>/{}, which `pcr.log_blocks=true` logs"
+_NEEDS = "the metrics `actor/pcr/block/<layer>.<part>/{}`, which `pcr.log_blocks=true` logs"
 _COSINES = "1c. Cosine of the two gradients, layer by layer over the steps"
 _ALPHAS = "5a. Distribution of the projection strength α, MLP against attention"
 

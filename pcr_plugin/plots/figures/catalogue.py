@@ -149,8 +149,8 @@ def _progress(study: Study) -> Panels:
         "Progress over the steps",
         "What is learned, and how far the policy moves from the reference.",
         {
-            study.score_name if study.score else "score": study.score or "val-core/...",
-            "perplexity": study.perplexity or "...perplexity...",
+            study.score_name if study.score else "score": study.score or "val-core/<...>",
+            "perplexity": study.perplexity or "<...perplexity...>",
             "KL to the reference": KL,
             "entropy": "actor/entropy",
         },

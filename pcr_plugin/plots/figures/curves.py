@@ -49,7 +49,7 @@ class Panels:
         lacking = [metric for metric in self.metrics.values() if metric not in there.values()]
         if lacking:
             some = "panels of " + self.title if there else self.title
-            yield Missing(some, "the metrics " + ", ".join(lacking))
+            yield Missing(some, "the metrics " + ", ".join(f"`{metric}`" for metric in lacking))
         shown = [g for g in study.groups if any(curve(g.logs, m) for m in there.values())]
         for suffix, number, page in pages(shown, BANDS, Group.conditions):
             caption = f"{self.caption} {BAND}"

@@ -94,7 +94,7 @@ def _summary(rows: Sequence[Row], facts: Facts) -> str:
 def _cell(found: Estimate | None, runs: int) -> str:
     if found is None:
         return "–"
-    error = "" if found.error is None else f" ± {found.error:.2g}"
+    error = "" if found.error is None else f"\u00a0±\u00a0{found.error:.2g}"
     count = "" if found.count == runs else f" ({found.count} runs)"
     return f"{found.mean:.4g}{error}{count}"
 
