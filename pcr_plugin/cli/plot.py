@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+_EXTRA = '"pcr-plugin[plot]"'
 _DESCRIPTION = """\
 Draw the figures of the PCR paper from the logs of veRL runs, with a rule or without, and write
 them (PNG and SVG) together with report.html, one page that needs nothing else.
@@ -37,7 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         _plot(options)
     except ImportError as error:
-        sys.stderr.write(f"pcr plot: {error}\n")
+        hint = "" if _EXTRA in str(error) else f": pip install {_EXTRA}"
+        sys.stderr.write(f"pcr plot: {error}{hint}\n")
         return 1
     except (ValueError, OSError) as error:
         sys.stderr.write(f"pcr plot: {error}\n")

@@ -8,11 +8,13 @@ from typing import Any
 from pcr_plugin.plots.figures.drawing import Drawing, Missing, pages
 from pcr_plugin.plots.figures.style import COLOURS, COSINES, HATCHES, legend, panels, text
 from pcr_plugin.plots.runs.groups import Group
+from pcr_plugin.plots.runs.settings import RULE
 from pcr_plugin.plots.tables.blocks import block_curves, blocks_with, values_by_kind
 from pcr_plugin.plots.tables.curves import Curve
 from pcr_plugin.plots.tables.study import Study
 
 _KINDS = ("MLP", "attention", "other")
+_FIXED = ("soft", "pcgrad")  # rules whose alpha has no distribution
 _PANELS = 6  # of a page
 _BINS = 20
 _MOST_ROWS = 16  # with a name at every one
@@ -36,9 +38,13 @@ def draw_cosines(study: Study) -> Iterator[Drawing | Missing]:
 
 def draw_alphas(study: Study) -> Iterator[Drawing | Missing]:
     """A panel per configuration: a histogram per kind of module."""
-    shown = [group for group in study.groups if blocks_with(group.logs, "alpha")]
+    shown = [
+        group
+        for group in study.groups
+        if group.settings.get(RULE) not in _FIXED and blocks_with(group.logs, "alpha")
+    ]
     if not shown:
-        yield Missing(_ALPHAS, _NEEDS.format("alpha"))
+        yield Missing(_ALPHAS, "a run of pcr with " + _NEEDS.format("alpha"))
     elif not any("attention" in values_by_kind(group.logs, "alpha") for group in shown):
         yield Missing("attention in " + _ALPHAS, "a run with `pcr.scope=all` or `attention`")
     for suffix, number, page in pages(shown, _PANELS, Group.conditions):

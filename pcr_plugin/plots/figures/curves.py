@@ -12,10 +12,11 @@ from pcr_plugin.plots.tables.curves import Curve, curve
 from pcr_plugin.plots.tables.study import Study
 
 _NEVER_NEGATIVE = ("norm_", "grad_norm", "alpha", "beta_eff", "conflict_rate")
+_SHARES = ("alpha", "conflict_rate")
 _WIDE = 100.0  # largest over smallest value from which an axis is logarithmic
 BAND = (
     "Where a configuration has several seeds: the mean over those that reached the step, with "
-    "the 95 % interval of that mean by Student's t, cut at 0 for what cannot be negative."
+    "the 95 % interval of that mean by Student's t, cut where the metric cannot be."
 )
 
 
@@ -65,7 +66,7 @@ class Panels:
             for index, group in enumerate(groups):
                 found = curve(group.logs, metric)
                 if found:
-                    handles[_named(group)] = draw_curve(axis, found, index, _least(metric))
+                    handles[_named(group)] = draw_curve(axis, found, index, metric)
             axis.set_ylabel(labelled(label, metric))
             axis.set_xlabel("training step")
             if self.zero:
@@ -78,13 +79,15 @@ class Panels:
         return figure
 
 
-def draw_curve(axis: Any, found: Curve, index: int, least: float = -inf) -> Any:
-    """A line, and its band if it has one, cut at `least`; the handle for the legend."""
+def draw_curve(axis: Any, found: Curve, index: int, metric: str) -> Any:
+    """A line, and its band if it has one; the handle for the legend."""
     marks = spread_markers(len(found.steps), index)
     if found.has_band:
         colour = look(index)["color"]
+        least, most = _limits(metric)
         low = [max(least, edge) for edge in found.edge(-1)]
-        axis.fill_between(found.steps, low, found.edge(1), color=colour, alpha=0.14, linewidth=0)
+        high = [min(most, edge) for edge in found.edge(1)]
+        axis.fill_between(found.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     [line] = axis.plot(found.steps, found.means, **look(index), markevery=marks, markersize=4.5)
     return line
 
@@ -96,8 +99,13 @@ def scale_if_wide(axis: Any) -> None:
         axis.set_yscale("log")
 
 
-def _least(metric: str) -> float:
-    return 0.0 if metric.rpartition("/")[2].startswith(_NEVER_NEGATIVE) else -inf
+def _limits(metric: str) -> tuple[float, float]:
+    """What a metric can be."""
+    name = metric.rpartition("/")[2]
+    return (
+        0.0 if name.startswith(_NEVER_NEGATIVE) else -inf,
+        1.0 if name in _SHARES else inf,
+    )
 
 
 def _named(group: Group) -> str:

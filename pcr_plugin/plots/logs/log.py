@@ -1,7 +1,7 @@
 """The metrics of one run."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from math import isfinite
 
 
@@ -14,10 +14,12 @@ class Log:
 
     def __init__(self) -> None:
         self.steps: dict[int, dict[str, float]] = defaultdict(dict)
+        self._metrics: set[str] = set()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Merge metrics into a step; of a metric that is given twice the last value counts."""
         self.steps[step].update(values)
+        self._metrics.update(key for key, value in values.items() if isfinite(value))
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """The steps that have a metric, and its values there."""
@@ -29,9 +31,9 @@ class Log:
         pairs = zip(*self.series(metric), strict=True)
         return {step: value for step, value in pairs if isfinite(value)}
 
-    def metrics(self) -> set[str]:
+    def metrics(self) -> Set[str]:
         """All metrics with a finite value at any step."""
-        return {key for data in self.steps.values() for key in data if isfinite(data[key])}
+        return self._metrics
 
     def not_finite(self) -> int:
         """The number of values that are NaN or infinite."""

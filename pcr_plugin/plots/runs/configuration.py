@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,13 @@ def _outputs(folder: Path) -> list[Path]:
     return sorted((folder / "outputs").glob(f"*/*/{_HYDRA}"), reverse=True)
 
 
+@cache  # several logs may ask for the same folder's
 def _from_hydra(path: Path) -> Configuration:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(values, dict):
