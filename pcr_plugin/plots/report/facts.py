@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from pcr_plugin.plots.runs.groups import Group, seeds_of, shown
+from pcr_plugin.plots.runs.groups import Group, differing, seeds_of, shown
 from pcr_plugin.plots.runs.run import Run
 from pcr_plugin.plots.runs.settings import NAMED
 from pcr_plugin.plots.tables.keys import TRAINING_REWARD
@@ -41,6 +41,7 @@ _OF_INTEREST = (
     "trainer.nnodes",
     "trainer.total_training_steps",
 )
+_MOST_KEYS = 20  # in a note
 _PACKAGES = ("pcr-plugin", "verl", "matplotlib")
 
 
@@ -135,6 +136,16 @@ def _source(run: Run) -> str:
 
 def _notes(study: Study) -> list[str]:
     notes = []
+    named = {key for group in study.groups for key in group.varying}
+    others = [
+        key
+        for key in differing([run for group in study.groups for run in group.runs])
+        if key not in named
+    ]
+    if others:
+        notes.append(
+            f"The runs also differ, together with what their names say, in {_some(others)}"
+        )
     for group in study.groups:
         seeds = seeds_of(group.runs)
         if len(set(seeds)) < len(seeds):
@@ -142,9 +153,6 @@ def _notes(study: Study) -> list[str]:
                 f"{group.name}: {len(seeds)} runs with the same or unknown seeds are taken as "
                 "repetitions; if they are copies of one run, the intervals are too narrow"
             )
-        differing = _differing(group.runs)
-        if differing:
-            notes.append(f"{group.name}: its runs also differ in {', '.join(differing)}")
         notes += [
             f"{run.name}: {bad} values that are NaN or infinite are left out"
             for run in group.runs
@@ -153,10 +161,9 @@ def _notes(study: Study) -> list[str]:
     return notes
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
-    """Keys of one group's runs, which only a label can have put together."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    return [key for key in keys if len({shown(run.settings.get(key)) for run in runs}) > 1]
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
+    return ", ".join(keys[:_MOST_KEYS]) + more
 
 
 def _versions() -> str:

@@ -66,17 +66,22 @@ def group(runs: Iterable[Run]) -> list[Group]:
     the label and the named settings alone. A run about which nothing is known stays alone.
     """
     runs = list(runs)
-    values: dict[str, set[Any]] = {}
-    for run in runs:
-        for key, value in run.settings.items():
-            values.setdefault(key, set()).add(value)
-    varying = [key for key in values if len(values[key]) > 1]
-    varying = [*(key for key in NAMED if key in varying), *(k for k in varying if k not in NAMED)]
+    varying = _telling(runs, differing(runs))
     together: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         together.setdefault(_identity(run, varying), []).append(run)
     groups = [_group(identity[0], varying, members) for identity, members in together.items()]
     return sorted(groups, key=_place)
+
+
+def differing(runs: Iterable[Run]) -> list[str]:
+    """Settings with several values among the runs that have them, the named ones first."""
+    values: dict[str, set[Any]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            values.setdefault(key, set()).add(value)
+    found = [key for key in values if len(values[key]) > 1]
+    return [*(key for key in NAMED if key in found), *(key for key in found if key not in NAMED)]
 
 
 def seeds_of(runs: Sequence[Run]) -> list[str]:
@@ -98,6 +103,20 @@ def shown(value: Any) -> str:
 def _seed(run: Run, keys: list[str]) -> str:
     values = dict.fromkeys(str(run.seeds[key]) for key in keys if run.seeds.get(key) is not None)
     return "/".join(values)
+
+
+def _telling(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """The named settings, and those of the others that do not follow from the ones before."""
+    telling = [key for key in keys if key in NAMED]
+    for key in keys:
+        seen: dict[tuple[Any, ...], Any] = {}
+        for run in runs:
+            if key in run.settings:
+                before = (run.label, *(run.settings.get(each) for each in telling))
+                if seen.setdefault(before, run.settings[key]) != run.settings[key]:
+                    telling.append(key)
+                    break
+    return telling
 
 
 def _place(group: Group) -> tuple[Any, ...]:

@@ -44,6 +44,8 @@ def settings_of(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     for key, value in values.items():
         if _SEEDS.search(key):
             seeds[key] = value
+        elif "${" in str(value):  # Hydra's reference to another key; the console prints its value
+            continue
         elif not _NOT_TRAINING.search(key) and not (rule == STOCK and f"{_ACTOR}pcr." in key):
             settings[key] = _comparable(value)
     named = {short: settings.pop(key) for short, key in NAMED.items() if key in settings}

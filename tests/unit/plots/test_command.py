@@ -121,6 +121,17 @@ def test_names_from_logs_cannot_break_the_page(tmp_path: Path) -> None:
     assert "NaN or infinite" in page.text
 
 
+def test_what_else_differs_is_pointed_out(tmp_path: Path) -> None:
+    """A comparison of two rules that were not trained alike."""
+    for rule, size in ((None, 8), ("pcr", 16)):
+        values = configuration(rule)
+        values["data"]["train_batch_size"] = size
+        write_run(tmp_path / str(rule), steps(rule, 0.05, 1), values)
+    assert main(["plot", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert "together with what their names say, in data.train_batch_size" in page.text
+
+
 def test_copies_of_a_run_are_pointed_out(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, steps("pcr", 0.05, 1), configuration("pcr"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pcr_plugin.plots.runs.groups import group, seeds_of
+from pcr_plugin.plots.runs.groups import differing, group, seeds_of
 from pcr_plugin.plots.runs.run import Run, name_runs, read_runs
 from pcr_plugin.plots.runs.table import read_table
 from tests.support.plot_logs import (
@@ -107,6 +107,29 @@ def test_any_key_that_bears_on_training_tells_runs_apart(
         target[last] = value
     write_run(tmp_path / "b", STEPS, values)
     assert {name for name, _ in names(runs_of(tmp_path))} == set(expected)
+
+
+def test_what_follows_from_another_setting_is_not_in_the_name(tmp_path: Path) -> None:
+    """Two keys that change together, and one that Hydra writes as a reference to another."""
+    for number, (size, mini) in enumerate([(8, 4), (16, 8), (8, 4)]):
+        values = configuration(seed=number)
+        values["data"]["train_batch_size"] = size
+        values["actor_rollout_ref"]["actor"]["ppo_mini_batch_size"] = mini
+        values["critic"] = {"mini": "${actor_rollout_ref.actor.ppo_mini_batch_size}"}
+        if number < 2:
+            write_run(tmp_path / str(number), STEPS, values)
+        else:
+            values["critic"] = {"mini": mini}  # as the console prints it
+            write_console(tmp_path / str(number) / "run.log", STEPS, values)
+    found = runs_of(tmp_path)
+    assert sorted(names(found)) == [
+        ("pcr, ppo_mini_batch_size 4", 2),
+        ("pcr, ppo_mini_batch_size 8", 1),
+    ]
+    assert differing(found) == [
+        "actor_rollout_ref.actor.ppo_mini_batch_size",
+        "data.train_batch_size",
+    ]
 
 
 def test_beta_is_0_where_the_kl_is_nowhere_and_unknown_where_it_is_in_the_reward(
