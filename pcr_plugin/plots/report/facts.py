@@ -143,9 +143,7 @@ def _notes(study: Study) -> list[str]:
         if key not in named
     ]
     if others:
-        notes.append(
-            f"The runs also differ, together with what their names say, in {_some(others)}"
-        )
+        notes.append(f"The runs also differ in {_some(others)}, which their names do not show")
     for group in study.groups:
         seeds = seeds_of(group.runs)
         if len(set(seeds)) < len(seeds):

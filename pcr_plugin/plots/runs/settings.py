@@ -24,7 +24,7 @@ _SEEDS = re.compile(r"(^|\.|_)seed$")
 _NOT_TRAINING = re.compile(
     r"^trainer\.(project_name|experiment_name|logger|save_freq|test_freq|val_before_train|"
     r"resume_\w+|max_\w+_ckpt_to_keep|log_val_generations|checkpoint_callback_class)$"
-    r"|_dir$|\.pcr\.(log_blocks|observe_every)$|^ray_kwargs\.|^transfer_queue\.|profiler"
+    r"|_target_$|_dir$|\.pcr\.(log_blocks|observe_every)$|^ray_kwargs\.|^transfer_queue\.|profiler"
     r"|\.checkpoint\.|port$"
 )
 

@@ -129,7 +129,7 @@ def test_what_else_differs_is_pointed_out(tmp_path: Path) -> None:
         write_run(tmp_path / str(rule), steps(rule, 0.05, 1), values)
     assert main(["plot", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     page = Page((tmp_path / "out" / "report.html").read_text())
-    assert "together with what their names say, in data.train_batch_size" in page.text
+    assert "also differ in data.train_batch_size, which their names do not show" in page.text
 
 
 def test_copies_of_a_run_are_pointed_out(tmp_path: Path) -> None:
