@@ -6,7 +6,15 @@ from math import inf
 from typing import Any
 
 from pcr_plugin.plots.figures.drawing import Drawing, Missing, pages
-from pcr_plugin.plots.figures.style import BANDS, labelled, legend, look, panels, spread_markers
+from pcr_plugin.plots.figures.style import (
+    BANDS,
+    CURVES,
+    labelled,
+    legend,
+    look,
+    panels,
+    spread_markers,
+)
 from pcr_plugin.plots.runs.groups import Group
 from pcr_plugin.plots.tables.curves import Curve, curve
 from pcr_plugin.plots.tables.study import Study
@@ -51,22 +59,26 @@ class Panels:
         if lacking:
             some = "panels of " + self.title if there else self.title
             yield Missing(some, "the metrics " + ", ".join(f"`{metric}`" for metric in lacking))
+        rules = list(dict.fromkeys(group.rule() for group in study.groups))
         shown = [g for g in study.groups if any(curve(g.logs, m) for m in there.values())]
         for suffix, number, page in pages(shown, BANDS, Group.conditions):
             caption = f"{self.caption} {BAND}"
-            yield Drawing(self.name + suffix, self.title + number, caption, self._page(page, there))
+            figure = self._page(page, there, _looks(page, rules))
+            yield Drawing(self.name + suffix, self.title + number, caption, figure)
 
-    def _page(self, groups: Sequence[Group], metrics: Mapping[str, str]) -> Any:
+    def _page(
+        self, groups: Sequence[Group], metrics: Mapping[str, str], looks: Sequence[int]
+    ) -> Any:
         columns = 1 if len(metrics) == 1 else 2
         figure, axes = panels(
             -(-len(metrics) // columns), columns, (6.5, 3.4) if columns == 1 else (4.4, 2.8)
         )
-        handles: dict[str, Any] = {}
+        handles: dict[int, Any] = {}
         for axis, (label, metric) in zip(axes, metrics.items(), strict=False):
             for index, group in enumerate(groups):
                 found = curve(group.logs, metric)
                 if found:
-                    handles[_named(group)] = draw_curve(axis, found, index, metric)
+                    handles[index] = draw_curve(axis, found, looks[index], metric)
             axis.set_ylabel(labelled(label, metric))
             axis.set_xlabel("training step")
             if self.zero:
@@ -75,8 +87,16 @@ class Panels:
                 scale_if_wide(axis)
         for axis in axes[len(metrics) :]:
             axis.remove()
-        legend(figure, list(handles.values()), list(handles))
+        shown = sorted(handles)
+        legend(figure, [handles[index] for index in shown], [_named(groups[i]) for i in shown])
         return figure
+
+
+def _looks(groups: Sequence[Group], rules: Sequence[Any]) -> Sequence[int]:
+    """A rule looks the same on every page, unless a page has it twice."""
+    looks = [rules.index(group.rule()) for group in groups]
+    distinct = len(set(looks)) == len(looks) and max(looks) < CURVES
+    return looks if distinct else range(len(groups))
 
 
 def draw_curve(axis: Any, found: Curve, index: int, metric: str) -> Any:

@@ -44,6 +44,11 @@ class Group:
         keys = [key for key in self.varying if key not in _OF_THE_RULE]
         return tuple(_sortable(self.settings.get(key)) for key in keys)
 
+    def rule(self) -> tuple[tuple[int, float, str], ...]:
+        """Sortable, stock first; equal for groups of one rule (or label) under any conditions."""
+        title = "" if self.settings.get(RULE) == STOCK else self.title
+        return tuple(map(_sortable, [title, *(self.settings.get(key) for key in _OF_THE_RULE)]))
+
     def name_without(self, left_out: Sequence[str]) -> str:
         """The name of what it is compared as when some settings are on an axis."""
         title, *settings = self.identity_without(left_out)
@@ -71,7 +76,7 @@ def group(runs: Iterable[Run]) -> list[Group]:
     for run in runs:
         together.setdefault(_identity(run, varying), []).append(run)
     groups = [_group(identity[0], varying, members) for identity, members in together.items()]
-    return sorted(groups, key=_place)
+    return sorted(groups, key=lambda found: (found.conditions(), found.rule()))
 
 
 def differing(runs: Iterable[Run]) -> list[str]:
@@ -117,13 +122,6 @@ def _telling(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
                     telling.append(key)
                     break
     return telling
-
-
-def _place(group: Group) -> tuple[Any, ...]:
-    """Rules with the same beta, learning rate and the like stand together, stock first."""
-    title = "" if group.settings.get(RULE) == STOCK else group.title
-    of_the_rule = [group.settings.get(key) for key in _OF_THE_RULE]
-    return (*group.conditions(), *map(_sortable, [title, *of_the_rule]))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

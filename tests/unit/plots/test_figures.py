@@ -154,6 +154,21 @@ def test_bands_are_there_for_several_seeds_only(figures: dict[str, Any]) -> None
     assert bands == 8  # not of the two fixed alphas and the other learning rate
 
 
+def test_a_rule_looks_the_same_on_every_page_that_has_it_once(figures: dict[str, Any]) -> None:
+    looks: dict[str, list[str]] = {}
+    for name in figures:
+        if name.startswith("progress"):
+            lines = figures[name].legends[0].get_lines()
+            rules = [label.partition(", β")[0] for label in legend_of(figures[name])]
+            shown = [f"{line.get_color()} {line.get_linestyle()}" for line in lines]
+            assert len(set(shown)) == len(rules)
+            if len(set(rules)) == len(rules):
+                for rule, look in zip(rules, shown, strict=True):
+                    looks.setdefault(rule, []).append(look)
+    assert len(looks["pcr, scope mlp"]) >= 2
+    assert all(len(set(each)) == 1 for each in looks.values())
+
+
 def test_curves_differ_in_more_than_colour(figures: dict[str, Any]) -> None:
     looks = [style.look(index) for index in range(2 * style.CURVES)]
     for one in looks:
