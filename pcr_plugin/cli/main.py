@@ -11,6 +11,7 @@ from pcr_plugin.version import __version__
 COMMANDS = {
     "doctor": ("pcr_plugin.cli.doctor", "check this environment; exit status 1 with the remedy"),
     "demo": ("pcr_plugin.cli.demo", "run veRL with PCR on this machine's CPU"),
+    "plot": ("pcr_plugin.cli.plot", "figures and a report from the logs of veRL runs"),
 }
 
 

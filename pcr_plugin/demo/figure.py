@@ -1,20 +1,16 @@
 """A run in one picture: reward, perplexity, and the cosine of the two gradients per block."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from pcr_plugin.demo.log import RunLog
 from pcr_plugin.demo.table import COLUMNS
-
-_BLOCK_COSINE = re.compile(r"actor/pcr/block/(.+)/cos")
+from pcr_plugin.plots.tables.blocks import block_curves
 
 
 def block_cosines(log: RunLog) -> dict[str, tuple[list[int], list[float]]]:
     """Block name to its steps and cosines; empty for a stock run."""
-    keys = {key for metrics in log.steps.values() for key in metrics}
-    blocks = {match[1]: match[0] for match in map(_BLOCK_COSINE.fullmatch, keys) if match}
-    return {name: log.series(blocks[name]) for name in sorted(blocks)}
+    return {name: (each.steps, each.means) for name, each in block_curves([log], "cos").items()}
 
 
 def draw(runs: dict[str, RunLog], start_perplexity: float, path: Path) -> None:

@@ -1,22 +1,19 @@
 """veRL's JSONL log, read while it is written."""
 
-import json
-from collections import defaultdict
 from pathlib import Path
+
+from pcr_plugin.plots.logs import json_lines
+from pcr_plugin.plots.logs.log import Log
 
 # In the line that veRL writes at the end of a step; others may come before it.
 _FINISHED = "training/global_step"
 
 
-class RunLog:
-    """The metrics of a run by step.
-
-    Attributes:
-        steps: step -> metric -> value; several lines of one step are merged.
-    """
+class RunLog(Log):
+    """The metrics of a run that may still be under way."""
 
     def __init__(self, path: Path) -> None:
-        self.steps: dict[int, dict[str, float]] = defaultdict(dict)
+        super().__init__()
         self._path = path
         self._position = 0
 
@@ -35,15 +32,10 @@ class RunLog:
         if not complete:
             return []
         self._position += len(complete) + 1
-        records = [json.loads(line) for line in complete.splitlines()]
-        for record in records:
-            self.steps[record["step"]].update(record["data"])
-        return [record["step"] for record in records if _FINISHED in record["data"]]
-
-    def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """The steps that have a metric, and its values there."""
-        pairs = sorted((step, data[metric]) for step, data in self.steps.items() if metric in data)
-        return [step for step, _ in pairs], [value for _, value in pairs]
+        records = [json_lines.record(line) for line in complete.splitlines()]
+        for step, data in records:
+            self.add(step, data)
+        return [step for step, data in records if _FINISHED in data]
 
 
 def read_log(path: Path) -> RunLog:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pcr_plugin.cli.main import main
+from pcr_plugin.plots.logs import console, json_lines
 from tests.integration.small_run import Run, run
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,32 @@ def test_stock_metrics_keep_their_names_and_meaning(pcr: Run) -> None:
         )
         # The weights that vLLM samples from are the actor's: the update reached the rollout.
         assert step["training/rollout_actor_probs_pearson_corr"] > 0.99
+
+
+def test_plot_reads_the_run_from_its_file_and_from_its_console(
+    folder: Path, pcr: Run, tmp_path: Path
+) -> None:
+    file = json_lines.read(folder / "steps.jsonl")
+    output = tmp_path / "console.txt"
+    output.write_text(pcr.output)
+    shown = console.read(output)
+    assert list(shown.steps) == list(file.steps) == [1, 2]
+    for step, values in file.steps.items():
+        assert shown.steps[step].keys() == values.keys()
+        # The file has what Python prints, but numbers of 32 bits with fewer digits.
+        assert shown.steps[step] == pytest.approx(values, rel=1e-6, nan_ok=True)
+    printed = console.printed_configuration(output)
+    assert printed is not None
+    assert printed["actor_rollout_ref"]["actor"]["update_rule"] == "pcr"
+    for number, path in enumerate([folder / "steps.jsonl", output]):
+        report = tmp_path / str(number)
+        assert main(["plot", str(path), "--out", str(report)]) == 0
+        names = {each.stem for each in report.glob("*.png")}
+        wanted = {"progress", "cosines", "gradient_norms", "final_cosine", "rule"}
+        assert wanted <= names <= wanted | {"alphas"}  # alpha: if any block was in conflict
+        content = (report / "report.html").read_text()
+        assert "<code>actor_rollout_ref.actor.update_rule</code></td><td>pcr</td>" in content
+        assert "<td>0.05</td>" in content
 
 
 def test_a_plugin_that_is_broken_on_the_worker_alone_stops_the_run(

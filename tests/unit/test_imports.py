@@ -31,8 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Bindings to a host; they may import everything above, and nobody may import them.
 HOSTS = ("verl", "verl_cpu")
 # What a user starts; imported by nobody but each other. The command line looks hosts up when it
-# runs a command that needs one; the demo is a run of veRL on the CPU.
-APPLICATIONS = ("cli", "demo")
+# runs a command that needs one; the demo is a run of veRL on the CPU; plots read logs.
+APPLICATIONS = ("cli", "demo", "plots")
 OF_A_HOST = {"demo": "verl_cpu"}
 # Imports of other packages, where they are restricted.
 THIRD_PARTY: dict[str, set[str]] = {
@@ -48,7 +48,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "weightings": {"torch", "torchjd"},
     "update": {"torch"},
     "distributed": {"torch"},
+    "plots": {"matplotlib", "tensorboard", "yaml"},
 }
+# Folders of an application in the order of its data; each imports only what comes before it.
+IN_ORDER = {"plots": ("logs", "runs", "tables", "figures", "report")}
 PACKAGE_FILES = files("pcr_plugin")
 
 
@@ -85,6 +88,19 @@ def test_parts_import_only_what_comes_before_them(part: str) -> None:
             for found in imports(file):
                 target = own(found.module)
                 assert target in {None, part, *MAY_IMPORT[part]}, f"{file} imports {found.module}"
+
+
+@pytest.mark.parametrize("part", IN_ORDER)
+def test_folders_of_an_application_follow_the_data(part: str) -> None:
+    order = IN_ORDER[part]
+    for file in PACKAGE_FILES:
+        if folder_of(file) == part and len(file.parts) > 3:
+            before = order[: order.index(file.parts[2]) + 1]
+            for found in imports(file):
+                if own(found.module) is not None:
+                    assert own(found.module) == part, f"{file} imports {found.module}"
+                    target = found.module.split(".")[2:3]
+                    assert not target or target[0] in before, f"{file} imports {found.module}"
 
 
 @pytest.mark.parametrize("part", THIRD_PARTY)

@@ -1,0 +1,1 @@
+"""What veRL's loggers write: its file logger, TensorBoard, and the console."""
