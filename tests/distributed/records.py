@@ -32,6 +32,11 @@ class StepRecord:
     digest: str = ""
     average: dict[str, Any] | None = None
 
+    @property
+    def units(self) -> set[tuple[int, ...]]:
+        """Rows of every micro-batch, however often it has run forward."""
+        return {tuple(rows) for rows in self.micro_batches}
+
 
 @dataclass(kw_only=True)
 class CaseRecord:

@@ -16,18 +16,13 @@ TRAINED = [
 ]
 
 
-def _units(step: StepRecord) -> set[tuple[int, ...]]:
-    """Rows of every micro-batch, however often it has run forward."""
-    return {tuple(rows) for rows in step.micro_batches}
-
-
 def _accumulated(runs: Runs) -> list[StepRecord]:
     return [runs.of(f"{recipe.name}-sum")[0].steps[0] for recipe in ACCUMULATION]
 
 
 def test_accumulation_does_not_change_the_two_gradients(runs: Runs) -> None:
     whole, *parts = _accumulated(runs)
-    assert [len(_units(step)) for step in (whole, *parts)] == [1, 2, 4]
+    assert [len(step.units) for step in (whole, *parts)] == [1, 2, 4]
     for step in parts:
         for name in ("pcr/norm_pla", "pcr/norm_sta", "pcr/cos"):
             assert step.metrics[name] == pytest.approx(
@@ -52,8 +47,8 @@ def test_alpha_depends_neither_on_ranks_nor_on_sharding(
     """FSDP2 and both modes of FSDP1 against one process: the same units, only distributed."""
     alone = runs.of(f"plain-{variant}", 1)[0].steps[0]
     spread = runs.of(f"{recipe}-{variant}", ranks)
-    units = [unit for record in spread for unit in _units(record.steps[0])]
-    assert sorted(units) == sorted(_units(alone))
+    units = [unit for record in spread for unit in record.steps[0].units]
+    assert sorted(units) == sorted(alone.units)
     alphas = {name: value for name, value in alone.metrics.items() if name.endswith("/alpha")}
     assert len(alphas) > 1
     for name, value in alphas.items():

@@ -5,7 +5,7 @@ import torch
 
 from tests.distributed.inputs import Inputs
 from tests.distributed.records import StepRecord
-from tests.megatron.cases import CASES, LAYOUTS, PLAIN, MegatronCase
+from tests.megatron.cases import CASES, LAYOUTS, PLAIN
 from tests.megatron.conftest import MegatronRuns
 from tests.megatron.test_rules import TOLERANCE, with_metrics
 from tests.support.launch import run_ranks
@@ -24,7 +24,7 @@ def fsdp(inputs: Inputs) -> StepRecord:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_alpha_of_every_layer(layout: object, runs: MegatronRuns, fsdp: StepRecord) -> None:
     case = next(c for c in CASES if (c.layout, c.recipe, c.variant) == (layout, PLAIN, "paper"))
-    assert units(case, runs) == sorted(fsdp.micro_batches)
+    assert {unit for record in runs.replicas(case) for unit in record.steps[0].units} == fsdp.units
     found = with_metrics(runs.records(case), 0).metrics
     names = [
         f"pcr/block/{layer}.mlp/{what}"
@@ -37,8 +37,3 @@ def test_alpha_of_every_layer(layout: object, runs: MegatronRuns, fsdp: StepReco
         if name in found:
             expected = pytest.approx(fsdp.metrics[name], rel=0, abs=TOLERANCE["fp32"])
             assert found[name] == expected, name
-
-
-def units(case: MegatronCase, runs: MegatronRuns) -> list[list[int]]:
-    """Rows of every micro-batch of all replicas; our two passes see each of them twice."""
-    return sorted(unit for record in runs.replicas(case) for unit in record.steps[0].micro_batches)
