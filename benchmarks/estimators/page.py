@@ -53,7 +53,7 @@ update's mean V differs from the one expected for its order, or its seed, by at 
 ## Cost
 
 {costs}
-Seconds of one whole update (two passes, statistics, clip, step), and the share of
+Seconds of one whole update (both gradients, statistics, clip, step), and the share of
 `actor/pcr/seconds` in it; medians of {timed} update(s) of each kind, interleaved. The model is only
 {width} wide. What a probe costs per token grows with the width, what the layer costs with its
 square, so with a wider model the share is smaller.
