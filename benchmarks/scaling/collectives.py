@@ -54,7 +54,7 @@ class Collectives(TorchDispatchMode):
             kind, place = _KINDS[name]
             self.counts[kind, _bytes(args[place])] += 1
         elif "c10d" in name and not name.endswith(_NOTHING):
-            raise NotImplementedError(f"{name}: a collective that is not counted")
+            raise RuntimeError(f"{name}: a collective that is not counted")
         return func(*args, **(kwargs or {}))
 
 

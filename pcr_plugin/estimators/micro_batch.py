@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
+from pcr_plugin.estimators.watching import Watching
 from pcr_plugin.gradients import Gradients, Local
 
 _REMEDY = (
@@ -49,7 +50,7 @@ class _Pass:
     in_pieces: set[int] = field(default_factory=set)
 
 
-class MicroBatchEstimator:
+class MicroBatchEstimator(Watching):
     """Sums ||g_m||^2 / n_m over this rank's micro-batches.
 
     A parameter that a micro-batch does not reach (an expert without tokens, a layer that was
@@ -90,7 +91,6 @@ class MicroBatchEstimator:
         self._sizes: list[float] = []
         self._merged_sizes: list[float] = []
         self._passes: dict[Objective, _Pass] = {}
-        self._objective: Objective | None = None
         self._seconds = 0.0
         self._problem = ""
         self._has_hooks = False
@@ -157,15 +157,6 @@ class MicroBatchEstimator:
             yield
         finally:
             self._passes = {}
-
-    @contextmanager
-    def watching(self, objective: Objective) -> Iterator[None]:
-        """Around a backward pass of this objective."""
-        self._objective = objective
-        try:
-            yield
-        finally:
-            self._objective = None
 
     def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
         """Check what the hooks have seen of the objective, and sum it up."""

@@ -20,6 +20,7 @@ from pcr_plugin.estimators.last_projection import LastProjection
 from pcr_plugin.estimators.probed_columns import ProbedColumns
 from pcr_plugin.estimators.probed_rows import ProbedRows
 from pcr_plugin.estimators.sequence_ranks import SequenceRanks
+from pcr_plugin.estimators.watching import Watching
 from pcr_plugin.gradients import Gradients, LinearLayer, Local, Side
 from pcr_plugin.statistics import TokenRows, directions, projected, signs
 
@@ -34,7 +35,7 @@ class _Pass:
     units: list[ProbedRows] = field(default_factory=list)
 
 
-class SequenceEstimator:
+class SequenceEstimator(Watching):
     """Probes every linear layer of the scope, in both passes with the same directions.
 
     Args:
@@ -80,7 +81,6 @@ class SequenceEstimator:
         self._squares = torch.zeros(cells, 2, dtype=torch.float64, device=device)
         self._totals = torch.zeros_like(self._squares)
         self._sizes = self._squares.new_zeros(0)
-        self._objective: Objective | None = None
         self._problem, self._seconds, self._has_hooks = "", 0.0, False
 
     @property
@@ -146,15 +146,6 @@ class SequenceEstimator:
             raise
         finally:
             self._passes = {}
-
-    @contextmanager
-    def watching(self, objective: Objective) -> Iterator[None]:
-        """Around a backward pass of this objective."""
-        self._objective = objective
-        try:
-            yield
-        finally:
-            self._objective = None
 
     def end_pass(self, objective: Objective, read: Callable[[], Local]) -> None:
         """Check what the hooks have seen of the objective, and sum it up."""
