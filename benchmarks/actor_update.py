@@ -3,7 +3,9 @@
     VERL_PLATFORM=cpu python -m benchmarks.actor_update --out docs
     python -m benchmarks.actor_update --out docs --device cuda --model qwen2.5-0.5b
 
-writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder.
+writes `benchmarks.md` and, with every number it is made of, `benchmarks.json` into the folder,
+after every layout. With `--layouts` those that are not named stay as they are in the file, if
+machine, versions and workload are the same; every table has its date.
 Under `torchrun` all ranks take part and the first one writes; what needs two or four ranks is
 measured so, and goes into `benchmarks_2_ranks` and `benchmarks_4_ranks`. On a GPU the files are
 `benchmarks_cuda_<model>`.
@@ -11,7 +13,6 @@ measured so, and goes into `benchmarks_2_ranks` and `benchmarks_4_ranks`. On a G
 
 import argparse
 import gc
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from benchmarks.layouts import LAYOUTS, Layout, gpu_layouts
 from benchmarks.machine import check_device, conditions, start_ranks
 from benchmarks.measuring import Make, measure
 from benchmarks.report import write_pages
+from benchmarks.results import add, kept, write
 from benchmarks.shapes import SHAPES
 from benchmarks.update import make_update
 from benchmarks.workload import Workload
@@ -51,7 +53,7 @@ def parser(
     suffix = f"_{ranks}_ranks" if ranks > 1 else ""
     found.add_argument("--device", choices=("cpu", "cuda"), default=device)
     found.add_argument("--model", choices=tuple(SHAPES), help="a shape instead of --width etc.")
-    found.add_argument("--name", help=f"of the two files; {name + suffix} if not said")
+    found.add_argument("--name", type=_name, help=f"of the two files; {name + suffix} if not said")
     found.add_argument("--repeats", type=int, default=10)
     found.add_argument("--layouts", nargs="*", default=usual or fitting, choices=fitting)
     for field in fields(Workload):
@@ -61,6 +63,13 @@ def parser(
     found.add_argument("--checkpointing", action="store_true", default=argparse.SUPPRESS)
     found.set_defaults(default_name=name + suffix)
     return found
+
+
+def _name(text: str) -> str:
+    """The pages are made of all files of a folder that are called so."""
+    if not text.startswith("benchmarks"):
+        raise argparse.ArgumentTypeError(f"{text!r}: it begins with 'benchmarks'")
+    return text
 
 
 def workload_of(given: argparse.Namespace) -> Workload:
@@ -93,26 +102,21 @@ def run(
     """
     workload = workload_of(given)
     said = {name for name in vars(given) if hasattr(workload, name)}
-    results, changes = {}, {}
+    path = given.out / f"{given.name or given.default_name}.json"
+    found = conditions(command, given.repeats, packages)
+    report = kept(path, found | {"model": given.model or "", "workload": asdict(workload)})
     for name in given.layouts:
         # What is said on the command line holds for all layouts.
-        changes[name] = {k: v for k, v in layouts[name].changes.items() if k not in said}
-        changed = replace(workload, **changes[name])
-        results[name] = measure(changed, layouts[name].variants, given.repeats, make)
+        changes = {k: v for k, v in layouts[name].changes.items() if k not in said}
+        changed = replace(workload, **changes)
+        results = measure(changed, layouts[name].variants, given.repeats, make)
+        add(report, name, changes, results, layouts[name].parts)
+        if dist.get_rank() == 0:
+            write(path, report, layouts)
+            write_pages(given.out)
         gc.collect()  # the engines of one layout are not there while the next is measured
         print(f"{name}: measured", file=sys.stderr, flush=True)
-    report = conditions(command, given.repeats, packages) | {
-        "model": given.model or "",
-        "workload": asdict(workload),
-        "layouts": changes,
-        "parts": [name for name in given.layouts if layouts[name].parts],
-        "results": results,
-    }
     if dist.get_rank() == 0:
-        given.out.mkdir(parents=True, exist_ok=True)
-        path = given.out / f"{given.name or given.default_name}.json"
-        path.write_text(json.dumps(report, indent=2) + "\n")
-        write_pages(given.out)
         print(path.with_suffix(".md").read_text())
     dist.destroy_process_group()
 

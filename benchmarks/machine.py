@@ -49,7 +49,25 @@ def start_ranks(program: str) -> str:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         start = "python -m"
-    return " ".join([*(["VERL_PLATFORM=cpu"] if on_cpu else []), start, program, *sys.argv[1:]])
+    words = without_layouts(sys.argv[1:])
+    return " ".join([*(["VERL_PLATFORM=cpu"] if on_cpu else []), start, program, *words])
+
+
+def without_layouts(words: Sequence[str]) -> list[str]:
+    """The command for all layouts, of which a file can be filled in parts.
+
+    Args:
+        words: of the command line; with a name of its own a file has the layouts that it says.
+    """
+    if "--name" in words:
+        return list(words)
+    kept: list[str] = []
+    dropping = False
+    for word in words:
+        dropping = word == "--layouts" or (dropping and not word.startswith("--"))
+        if not dropping:
+            kept.append(word)
+    return kept
 
 
 def conditions(command: str, repeats: int, packages: Sequence[str]) -> dict[str, Any]:

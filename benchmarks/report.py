@@ -66,7 +66,9 @@ def _section(report: Report, layout: str) -> str:
     changes = {
         key: value for key, value in report["layouts"].get(layout, {}).items() if key != "engine"
     }
-    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in changes.items())
+    words = [f"{key.replace('_', ' ')} {value}" for key, value in changes.items()]
+    measured = report.get("dates", {}).get(layout, report["date"])
+    said = ", ".join([*words, *([f"on {measured}"] if measured != report["date"] else [])])
     parts = breakdown_table(results) if layout in report.get("parts", []) else ""
     return f"`{layout}`{f' ({said})' if said else ''}:\n\n{table(results)}{parts}"
 
