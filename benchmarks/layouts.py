@@ -52,6 +52,12 @@ VARIANTS: dict[str, Variant] = {
     "shared_forward, sequence, combined": _rule(
         "pcr", passes="shared_forward", variance=_PROBES, combine_signals=True
     ),
+    **{
+        f"shared_forward, sequence, {value}": _rule(
+            "pcr", passes="shared_forward", variance=_PROBES, zero_advantage=value
+        )
+        for value in ("run", "skip", "group")
+    },
     "two_forward, one block": _rule("pcgrad", passes="two_forward", **_WHOLE),
     "shared_forward, one block": _rule("pcgrad", passes="shared_forward", **_WHOLE),
     "plain torch": Variant(peer="plain"),
@@ -70,8 +76,9 @@ PASSES = ("stock", "two_forward", "shared_forward")
 _ESTIMATORS = tuple(
     name
     for name, variant in VARIANTS.items()
-    if variant.settings.get("passes") and variant.settings.get("variance")
+    if {"passes", "variance"} <= set(variant.settings) and "zero_advantage" not in variant.settings
 )
+_ZEROS = tuple(name for name, v in VARIANTS.items() if "zero_advantage" in v.settings)
 _PEERS = tuple(name for name, variant in VARIANTS.items() if variant.peer)
 _ONE_BLOCK = ("two_forward, one block", "shared_forward, one block")
 
@@ -128,7 +135,9 @@ LAYOUTS: dict[str, Layout] = {
     "passes-deep": _passes(layers=8, sequences=8),
     "passes-short": _passes(prompt=32, response=32, sequences=64),
     "passes-long": _passes(prompt=128, response=896, sequences=4),
-    "passes-half_without_advantage": _passes(micro_batches=4, zero_advantages=0.5),
+    "passes-half_without_advantage": _passes(
+        ("stock", *_ZEROS), micro_batches=4, zero_advantages=0.5
+    ),
     "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS)),
     "fsdp": Layout(changes={"strategy": "fsdp"}),
     "fsdp2": Layout(changes={"strategy": "fsdp2"}, variants=RULES),

@@ -46,7 +46,7 @@ NOTES = {
     "peers": "`one block`: the rule `pcgrad` with `pcr.scope=all` and `pcr.block=global`, "
     "so that all parameters are one block as in the other libraries.",
     "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "
-    "the advantage zero.",
+    "the advantage zero. `run`, `skip` and `group`: `pcr.zero_advantage`.",
     "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
     "experts": "`experts`: eight experts in every MLP, of which a token sees two, and a shared "
     "one, as fused tensors.",

@@ -124,6 +124,21 @@ def all_equal(number: int, group: dist.ProcessGroup, device: torch.device) -> bo
     return bool(largest == -smallest)
 
 
+def on_any(flag: bool, group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Whether it is so on some rank of a group, which all call it.
+
+    Args:
+        flag: of this rank.
+        group: the ranks that go on together.
+        device: that the group communicates from.
+    """
+    if dist.get_world_size(group) == 1:
+        return flag
+    found = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
+    return bool(found.item())
+
+
 def all_ranks() -> int:
     """Number of processes of the run."""
     return dist.get_world_size()

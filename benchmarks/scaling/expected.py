@@ -27,6 +27,7 @@ class Plan:
         reductions: of whole gradients: after the last micro-batch, or with `every` after every one.
         scope_reductions: of gradients in the scope alone.
         every: what is reduced does not wait for the last micro-batch.
+        asks: whether ranks agree in every micro-batch on who needs its surrogate's backward pass.
         batches: calls of veRL's loop, of which each sums the number of tokens over the ranks.
         halves: whether the sizes of the halves are summed.
         probes: whether there are probes to be summed.
@@ -37,6 +38,7 @@ class Plan:
     reductions: int = 2
     scope_reductions: int = 0
     every: bool = False
+    asks: bool = False
     batches: int = 2
     halves: bool = False
     probes: bool = False
@@ -46,7 +48,7 @@ def _shared(*, combined: bool = False, **others: Any) -> Plan:
     """Two backward passes in every micro-batch, reduced at once; combined, s in the scope alone."""
     whole, scope = (1, 1) if combined else (2, 0)
     times = {"forwards": 1, "backwards": 2, "reductions": whole, "scope_reductions": scope}
-    return Plan(**{"batches": 1, **times, **others}, every=True)
+    return Plan(**{"batches": 1, **times, **others}, every=True, asks=not combined)
 
 
 STOCK = Plan(forwards=1, backwards=1, reductions=1, batches=1)
@@ -117,6 +119,8 @@ def collectives(
     found += [Collective(kind="all-reduce", bytes=4 * shape.tensors, times=1, whose=HOST)]
     if plan != STOCK:
         found += _of_statistics(shape, plan)
+    asked = micro_batches if plan.asks else 0
+    found.append(Collective(kind="all-reduce", bytes=8, times=asked, whose=OURS))
     return [one for one in found if one.times]
 
 

@@ -19,7 +19,9 @@ A step of the rule adds to FSDP2's own communication:
 - with `pcr.passes=shared_forward` the gathers of a second backward pass, and reductions in every
   micro-batch, where the stock engine waits for the last one: of both gradients or, with
   `pcr.combine_signals=true`, of s in the scope and of p + beta s everywhere. And one
-  all-reduce of two numbers: whether all ranks can.
+  all-reduce of two numbers: whether all ranks can. And, unless `pcr.zero_advantage=run` or
+  `pcr.combine_signals=true`, one of one number in every micro-batch: whether its surrogate has a
+  gradient on any rank.
 
 {statistics}
 

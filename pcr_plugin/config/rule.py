@@ -61,7 +61,7 @@ class UpdateRule:
             f"variance.ema={self.ema} variance.probes={self.probes or None} "
             f"stability_floor={self.stability_floor} "
             f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes} "
-            f"combine_signals={settings.combine_signals}"
+            f"combine_signals={settings.combine_signals} zero_advantage={settings.zero_advantage}"
         )
 
 
@@ -82,6 +82,8 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
         return None
     _check_name(update_rule)
     _check_alpha(update_rule, settings)
+    if settings.zero_advantage == "group":
+        _check_grouping(settings)
     probed = settings.variance.estimator == "sequence"
     if settings.variance.probes is not None and not probed:
         reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")
@@ -111,6 +113,20 @@ def _check_name(update_rule: str) -> None:
     elif update_rule not in RULES:
         names = ("null", *RULES, TORCHJD_PREFIX + "<Weighting>")
         reject("update_rule", update_rule, "one of " + ", ".join(names))
+
+
+def _check_grouping(settings: PCRSettings) -> None:
+    key, value = "pcr.zero_advantage", "group"
+    if settings.variance.estimator == "micro_batch":
+        reject(
+            key,
+            value,
+            "the spread of sorted micro-batches is not that of independent ones; use "
+            "pcr.variance.estimator=sequence or split_half, or skip",
+        )
+    if settings.passes == "two_forward" or settings.combine_signals:
+        other = "combine_signals=true" if settings.combine_signals else "passes=two_forward"
+        reject(key, value, f"pcr.{other} runs every micro-batch backward; use skip")
 
 
 def _check_alpha(update_rule: str, settings: PCRSettings) -> None:

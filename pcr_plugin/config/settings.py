@@ -21,6 +21,7 @@ BLOCKS = ("module", "tensor", "global")
 # Random directions on either side of a linear layer, chosen by measurement (docs/estimators.md).
 DEFAULT_PROBES = 16
 PASSES = ("auto", "two_forward", "shared_forward")
+ZERO_ADVANTAGE = ("skip", "group", "run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,9 @@ class PCRSettings:
         combine_signals: with one forward pass, compute gradients outside the scope once, from
             p + beta s, where the estimator does not need p itself. Where |p| is far below beta |s|
             what is left of p is rounding.
+        zero_advantage: with one forward pass, micro-batches whose surrogate has no gradient on any
+            rank are not run backward for it (`skip`), sequences without advantage share
+            micro-batches, so that there are more of them (`group`), or all are run (`run`).
         log_blocks: log cosine, alpha and effective beta of every block.
         observe_every: optimizer steps between two measurements of the rule `observe`.
 
@@ -92,6 +96,7 @@ class PCRSettings:
     min_cosine: float = 0.0
     passes: str = "auto"
     combine_signals: bool = False
+    zero_advantage: str = "skip"
     log_blocks: bool = False
     observe_every: int = 10
 
@@ -107,6 +112,7 @@ class PCRSettings:
         is_flag("pcr.gate", self.gate)
         in_unit_interval("pcr.min_cosine", self.min_cosine)
         is_flag("pcr.combine_signals", self.combine_signals)
+        one_of("pcr.zero_advantage", self.zero_advantage, ZERO_ADVANTAGE)
         is_flag("pcr.log_blocks", self.log_blocks)
         positive_integer("pcr.observe_every", self.observe_every)
 

@@ -13,6 +13,7 @@ from pcr_plugin.distributed import (
     group_of,
     is_first_of,
     is_first_replica,
+    on_any,
     ranks_of,
     sum_over,
 )
@@ -20,6 +21,7 @@ from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
 from pcr_plugin.verl.fsdp2_shared import Fsdp2SharedGradients
+from pcr_plugin.verl.grouping import advantage_first
 from pcr_plugin.verl.kept_graph import keep_compiled_graphs
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.linear_layers import linear_layers
@@ -71,6 +73,9 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             return super().passes_of(data, parts, split)
         assert isinstance(self._gradients, Fsdp2SharedGradients), "FSDP2 has no other"
         scaler = getattr(self, "scaler", None)
+        zero = self._rule.settings.zero_advantage
+        if zero == "group":
+            parts = [advantage_first(part) for part in parts]
         loop = SharedLoop(
             self.stock_pass,
             parts,
@@ -81,9 +86,13 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             scale=(lambda loss: loss) if scaler is None else scaler.scale,
             around=self._looping,
             all_equal=lambda number: all_equal(number, self._group, self._device),
+            on_any=None if zero == "run" else self._on_any,
             precision=self._autocast_dtype,
         )
         return Step(loop.passes, loop.output)
+
+    def _on_any(self, flag: bool) -> bool:
+        return on_any(flag, self._group, self._device)
 
     @contextmanager
     def _looping(self, loop: SharedLoop) -> Iterator[None]:

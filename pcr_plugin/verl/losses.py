@@ -55,12 +55,18 @@ class SplitLoss:
         """KL without beta (Eq. 6), as a loss function for veRL's engine."""
         return self._observed(_changed(self._without_policy_loss(), kl_loss_coef=1.0))
 
-    def both(self, mix: float, keep: Callable[[Tensor], None]) -> LossFunction:
+    def both(
+        self,
+        mix: float,
+        keep: Callable[[Tensor], None],
+        look: Callable[[Tensor, list[Tensor]], None] | None = None,
+    ) -> LossFunction:
         """Both losses of one model output, as a loss function for veRL's engine.
 
         Args:
             mix: the loss that the engine gets is plasticity plus mix times stability.
             keep: gets the stability loss, without beta.
+            look: gets the plasticity loss and what of the model's output it may depend on.
 
         Returns:
             A loss function with a stock step's metrics.
@@ -75,6 +81,8 @@ class SplitLoss:
             needed = {name: value for name, value in model_output.items() if name != "entropy"}
             stability, of_kl = self._loss(kl, needed, data, dp_group)
             keep(stability)
+            if look is not None:
+                look(plasticity, [t for t in model_output.values() if _has_graph(t)])
             total = plasticity + mix * stability if mix else plasticity
             return total, with_kl(metrics, of_kl, self.beta)
 
@@ -97,6 +105,10 @@ class SplitLoss:
             )
 
         return loss
+
+
+def _has_graph(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _config_of(loss_function: Any) -> Any:

@@ -33,6 +33,13 @@ def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     for key in ("use_fused_kernels", "use_prefix_grouper"):
         if getattr(actor, key, False):
             reject(f"{_ACTOR}.{key}", True, "not shown to be right; set it to false")
+    if rule.settings.zero_advantage == "group" and actor.use_dynamic_bsz:
+        reject(
+            "pcr.zero_advantage",
+            "group",
+            f"with {_ACTOR}.use_dynamic_bsz=True veRL cuts micro-batches by length, in an order of "
+            "its own; use skip",
+        )
     # Hydra delivers this block as a dictionary, code as a dataclass; both have `get`.
     if (actor.qat or {}).get("enable", False):
         reject(f"{_ACTOR}.qat.enable", True, "quantisation-aware training is not supported")

@@ -3,6 +3,9 @@
 The loop stays the stock one. Its `forward_step` gets a loss function that computes both losses of
 the one model output; after it the KL's backward pass runs, and the loop then runs that of the loss
 which it got. One forward pass draws the random numbers of a stock step.
+
+A surrogate whose gradient with respect to the model's output is zero has none with respect to any
+parameter, whatever the loss: where that is so on all ranks, the loop gets a loss without a graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +42,8 @@ class SharedLoop:
         scale: what the host does to a loss before its backward pass (fp16).
         around: entered while the stock loop runs; in it the engine asks this object.
         all_equal: see `SharedForward`.
+        on_any: whether something is so on some rank of the model, which all call it; `None` to
+            run every micro-batch backward.
         precision: that the model computes in.
     """
 
@@ -54,12 +59,17 @@ class SharedLoop:
         scale: Callable[[Tensor], Tensor],
         around: Callable[["SharedLoop"], AbstractContextManager[None]],
         all_equal: Callable[[int], bool],
+        on_any: Callable[[bool], bool] | None,
         precision: torch.dtype,
     ) -> None:
         self._beta, self._combined = split.beta, combined
         self._scale = scale
         self._stability: Tensor | None = None
-        loss = split.both(split.beta if combined else 0.0, self._keep)
+        # p + beta s has the gradient of s at least.
+        self._on_any = None if combined else on_any
+        self._has_gradient = True
+        look = None if self._on_any is None else self._look
+        loss = split.both(split.beta if combined else 0.0, self._keep, look)
         self._whole = Passes(forward_backward, parts, loss, lambda _: nullcontext())
         self._around = around
         self.passes = SharedForward(
@@ -77,6 +87,11 @@ class SharedLoop:
 
     def _keep(self, stability: Tensor) -> None:
         self._stability = stability
+
+    def _look(self, plasticity: Tensor, outputs: list[Tensor]) -> None:
+        found = torch.autograd.grad(plasticity, outputs, retain_graph=True, allow_unused=True)
+        # A NaN is more than zero.
+        self._has_gradient = any(bool(_values(g).any()) for g in found if g is not None)
 
     def forward_step(
         self, stock: _ForwardStep, micro_batch: Any, loss_function: Any
@@ -97,11 +112,18 @@ class SharedLoop:
         assert stability is not None, "the loss function has been called"
         if not self._combined:
             output["loss"] += self._beta * stability.item()
+        # Every rank reduces every layer, or none does.
+        goes_on = self._on_any is None or self._on_any(self._has_gradient)
         with self.passes.stability_sweep() as leaves:
             if leaves is None or leaves:
-                torch.autograd.backward(self._scale(stability), retain_graph=True, inputs=leaves)
-        return loss, output
+                torch.autograd.backward(self._scale(stability), retain_graph=goes_on, inputs=leaves)
+        return loss if goes_on else loss.detach().requires_grad_(), output
 
     def output(self) -> Output:
         """The stock step's output."""
         return self._whole.output()
+
+
+def _values(tensor: Tensor) -> Tensor:
+    """All elements; veRL packs rows of different lengths."""
+    return tensor.values() if tensor.is_nested else tensor

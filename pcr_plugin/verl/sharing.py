@@ -1,7 +1,7 @@
 """Where one forward pass can serve both objectives, and where it is not shown to.
 
-Each reason is found as early as its key is known: `pcr.passes=shared_forward` is then refused, and
-`auto` takes two forward passes.
+Each reason is found as early as its key is known: `pcr.passes=shared_forward`, and what else needs
+one forward pass, is then refused, and `auto` takes two.
 """
 
 import re
@@ -20,12 +20,16 @@ _MODEL = {
     "enable_activation_offload": "it gives back what it has offloaded once",
 }
 
+# What asks for one forward pass, and what does without.
+_PASSES, _GROUP = ("pcr.passes", "shared_forward"), ("pcr.zero_advantage", "group")
+_INSTEAD = {_PASSES: "pcr.passes=auto or two_forward", _GROUP: "pcr.zero_advantage=skip"}
+
 # A parameter of one expert, where experts are not in one tensor.
 _ONE = re.compile(r"(^|\.)experts\.\d+\.")
 
 
 def check_engine_shares(engine: Any, rule: UpdateRule) -> None:
-    """Refuse `shared_forward` on an engine that is not shown to be right with it.
+    """Refuse what needs one forward pass on an engine that is not shown to be right with it.
 
     Args:
         engine: veRL's engine configuration of a covered backend.
@@ -38,7 +42,7 @@ def check_engine_shares(engine: Any, rule: UpdateRule) -> None:
 
 
 def check_model_shares(model: Any, rule: UpdateRule) -> None:
-    """Refuse `shared_forward` with a model that is not shown to be right with it.
+    """Refuse what needs one forward pass with a model that is not shown to be right with it.
 
     Args:
         model: veRL's model configuration, as dataclass or mapping.
@@ -64,7 +68,7 @@ def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule,
         The reason, empty where one forward pass is enough.
 
     Raises:
-        ValueError: there is one, and `shared_forward` was asked for.
+        ValueError: there is one, and something was asked for that needs one forward pass.
     """
     if rule.settings.passes == "two_forward":
         return "as set"
@@ -75,8 +79,7 @@ def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule,
         or _device_against()
     )
     _refuse(found, rule)
-    asked = rule.settings.passes == "shared_forward"
-    return found if found or asked else _slower(engine, ranks)
+    return found if found or _asking(rule) else _slower(engine, ranks)
 
 
 def _slower(engine: Any, ranks: int) -> str:
@@ -123,5 +126,14 @@ def _device_against() -> str:
 
 
 def _refuse(found: str, rule: UpdateRule) -> None:
-    if found and rule.settings.passes == "shared_forward":
-        reject("pcr.passes", "shared_forward", f"{found}; use pcr.passes=auto or two_forward")
+    asking = _asking(rule)
+    if found and asking:
+        reject(*asking, f"it needs one forward pass, but {found}; use {_INSTEAD[asking]}")
+
+
+def _asking(rule: UpdateRule) -> tuple[str, str] | None:
+    """Key and value that cannot be had without one forward pass, if there is one."""
+    settings = rule.settings
+    if settings.passes == "shared_forward":
+        return _PASSES
+    return _GROUP if settings.zero_advantage == "group" else None

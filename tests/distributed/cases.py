@@ -105,6 +105,8 @@ _DYNAMIC = Recipe(name="dynamic", micro_batches=None, token_budget=25)
 _CHECKPOINTED = Recipe(name="checkpointed", checkpointing=True)
 _PACKED = Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE)
 _MASKED = Recipe(name="masked", batches=("masked",))
+# Most answers are as good as the others to their prompt.
+FEW = Recipe(name="few", batches=("few_advantages",), learning_rate=1e-2)
 _ALONE = Recipe(name="alone", micro_batches=(12,))
 ON_POLICY = Recipe(name="on_policy", on_policy=True)
 
@@ -159,6 +161,8 @@ AGAINST_ORACLE = [
         _PACKED,
         *(STOCK, "paper", "sum"),
     ),
+    *_cases(FEW, STOCK, "paper", "robust_halves_group", ranks=(1, 2, 3)),
+    *_cases(FEW, "paper_run", ranks=(2,)),
     *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
     *_cases(_MASKED, STOCK, "paper", "paper_halves"),
     *_cases(
@@ -241,6 +245,7 @@ PROBED = [
     ),
     *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
     *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
+    *_cases(FEW, "paper_sequences", "paper_sequences_group", ranks=(1, 2, 3)),
     *(
         c
         for recipe in (
@@ -283,6 +288,7 @@ CASES = [
     *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
     *_cases(ON_POLICY, STOCK, "paper", "robust"),
     *_cases(POISONED, STOCK, "observe_sparse"),
+    *_cases(Recipe(name="few_poisoned", batches=("few_poisoned",)), "paper"),
     *_cases(Recipe(name="undivided", micro_batches=(6,)), "paper_halves", fails=True),
 ]
 

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 
 from tests.oracle.model import Weights
-from tests.support.damaged import with_advantage, with_unknown_reference, without_advantages
+from tests.support.damaged import (
+    with_advantage,
+    with_unknown_reference,
+    without_advantages,
+    without_some_advantages,
+)
 from tests.support.mini_batches import masked, mini_batch
 from tests.support.tiny_model import MODELS, perturbed, random_weights, save_checkpoint
 from tests.support.trajectory import Trajectory
@@ -28,6 +33,9 @@ _MODEL_SEEDS = {
     "even_moe": 2,
 }
 _REFERENCE_DISTANCE = 0.15
+# Of `few_advantages`. With two rows in a micro-batch none is without on both of two ranks until
+# they are sorted, and then two are; on one rank two are without, then four.
+NO_ADVANTAGE = (0, 3, 4, 5, 6, 7, 9, 10)
 
 # Name to model and arguments of `mini_batch`.
 BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,6 +90,8 @@ class Inputs:
         batches["infinite"] = with_advantage(batches["mixed"], row=11, advantage=torch.inf)
         batches["unknown_reference"] = with_unknown_reference(batches["mixed"], row=11)
         batches["no_advantages"] = without_advantages(batches["mixed"])
+        batches["few_advantages"] = without_some_advantages(batches["mixed"], NO_ADVANTAGE)
+        batches["few_poisoned"] = with_advantage(batches["no_advantages"], 11, torch.nan)
         inputs = cls(weights, batches, {name: folder / name for name in MODELS})
         torch.save(inputs, folder / "inputs.pt")
         return inputs

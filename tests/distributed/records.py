@@ -17,6 +17,7 @@ class StepRecord:
         norm: the gradient norm that veRL returns.
         metrics: metric name to this rank's aggregated value.
         micro_batches: rows of every micro-batch, in the order of the forward passes.
+        unreached: places of the micro-batches whose surrogate is not run backward.
         random_state: of the generator, after the step.
         weights: whole weights after the step; rank 0.
         digest: of the whole weights as this rank gathers them.
@@ -27,6 +28,7 @@ class StepRecord:
     norm: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     micro_batches: list[list[int]] = field(default_factory=list)
+    unreached: list[int] = field(default_factory=list)
     random_state: Tensor | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
     digest: str = ""

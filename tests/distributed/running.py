@@ -196,8 +196,11 @@ class _recording:
         forward_step, optimizer_step = engine.forward_step, engine.optimizer_step
 
         def forward(micro_batch: Any, *positional: Any, **named: Any) -> Any:
+            loss, output = forward_step(micro_batch, *positional, **named)
+            if loss is not None and loss.is_leaf:
+                record.unreached.append(len(record.micro_batches))
             record.micro_batches.append(micro_batch[ROW].tolist())
-            return forward_step(micro_batch, *positional, **named)
+            return loss, output
 
         def step() -> float:
             scale = engine.scaler.get_scale() if engine.scaler else 1.0

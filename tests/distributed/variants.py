@@ -35,6 +35,7 @@ _PROBES = 4
 _SEQUENCES = {"estimator": "sequence", "probes": _PROBES}
 _HALVES = {"estimator": "split_half"}
 _TWICE = {"passes": "two_forward"}
+_RUN, _GROUP = {"zero_advantage": "run"}, {"zero_advantage": "group"}
 _COMBINED = {"combine_signals": True}
 VARIANTS = {
     STOCK: Variant(),
@@ -63,6 +64,24 @@ VARIANTS = {
     ),
     "paper_sequences_combined": Variant(
         rule="pcr", settings={"variance": _SEQUENCES, **_COMBINED}, oracle=PAPER, probes=_PROBES
+    ),
+    # Micro-batches without advantage.
+    "paper_run": Variant(rule="pcr", settings=_RUN, oracle=PAPER),
+    "sum_run": Variant(rule="sum", settings=_RUN, oracle=Rule(name="sum")),
+    "paper_sequences_group": Variant(
+        rule="pcr", settings={"variance": _SEQUENCES, **_GROUP}, oracle=PAPER, probes=_PROBES
+    ),
+    "robust_halves_group": Variant(
+        rule="pcr",
+        settings={"preset": "robust", "variance": _HALVES, **_GROUP},
+        oracle=ROBUST,
+        halves=True,
+    ),
+    "sum_group": Variant(
+        rule="sum",
+        settings={"variance": _SEQUENCES, **_GROUP},
+        oracle=Rule(name="sum"),
+        probes=_PROBES,
     ),
     "sum_combined": Variant(rule="sum", settings={"variance": _SEQUENCES, **_COMBINED}),
     "pcgrad": Variant(rule="pcgrad", oracle=Rule(name="pcgrad")),

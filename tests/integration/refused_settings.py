@@ -5,6 +5,7 @@ from tests.integration.recipes import ACTOR
 RULE = f"{ACTOR}.update_rule=pcr"
 PCR = f"{ACTOR}.pcr"
 SPLIT_HALF = f"{PCR}.variance.estimator=split_half"
+_BY_ROWS = f"{PCR}.variance.estimator=sequence"
 MEGATRON = ("model_engine=megatron", f"{ACTOR}.strategy=megatron")
 
 # overrides -> (key=value as the message begins, words of what is allowed or helps)
@@ -234,6 +235,18 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
     ([f"{PCR}.min_cosine=-1"], "pcr.min_cosine=-1", ["[0, 1]"]),
     ([f"{PCR}.passes=one"], "pcr.passes='one'", ["auto, two_forward"]),
     ([f"{PCR}.combine_signals=1"], "pcr.combine_signals=1", ["true or false"]),
+    ([f"{PCR}.zero_advantage=drop"], "pcr.zero_advantage='drop'", ["skip, group, run"]),
+    # Sorted rows are no micro-batches like the others; or nothing is skipped that way.
+    *(
+        ([f"{PCR}.zero_advantage=group", *overrides], "pcr.zero_advantage='group'", reasons)
+        for overrides, reasons in (
+            ([], ["pcr.variance.estimator=sequence or split_half"]),
+            ([_BY_ROWS, f"{PCR}.passes=two_forward"], ["pcr.passes=two_forward runs every"]),
+            ([_BY_ROWS, f"{PCR}.combine_signals=true"], ["pcr.combine_signals=true runs every"]),
+            ([_BY_ROWS, f"{ACTOR}.use_dynamic_bsz=True"], [f"{ACTOR}.use_dynamic_bsz=True"]),
+            ([_BY_ROWS, f"{ACTOR}.strategy=fsdp"], [f"{ACTOR}.strategy=fsdp, and", "use pcr.zero"]),
+        )
+    ),
     # Where one forward pass is not shown to be enough.
     *(
         (

@@ -40,6 +40,7 @@ TYPED = {
     "min_cosine": ("0.1", 0.1),
     "passes": ("two_forward", "two_forward"),
     "combine_signals": ("true", True),
+    "zero_advantage": ("run", "run"),
     "log_blocks": ("true", True),
     "observe_every": ("7", 7),
 }

@@ -10,7 +10,22 @@ from tests.support.trajectory import Trajectory
 
 def without_advantages(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """The same answers, all as good as the others: no gradient of the surrogate."""
-    return [replace(t, advantages=torch.zeros_like(t.advantages)) for t in trajectories]
+    return without_some_advantages(trajectories, range(len(trajectories)))
+
+
+def without_some_advantages(
+    trajectories: Sequence[Trajectory], rows: Sequence[int]
+) -> list[Trajectory]:
+    """The same mini-batch, in which some answers have the advantage zero.
+
+    Args:
+        trajectories: the mini-batch.
+        rows: which.
+    """
+    return [
+        replace(t, advantages=torch.zeros_like(t.advantages)) if row in rows else t
+        for row, t in enumerate(trajectories)
+    ]
 
 
 def with_advantage(

@@ -22,6 +22,7 @@ KEYS = {
     "pcr.min_cosine": lambda value: {"min_cosine": value},
     "pcr.passes": lambda value: {"passes": value},
     "pcr.combine_signals": lambda value: {"combine_signals": value},
+    "pcr.zero_advantage": lambda value: {"zero_advantage": value},
     "pcr.log_blocks": lambda value: {"log_blocks": value},
     "pcr.observe_every": lambda value: {"observe_every": value},
 }
@@ -32,6 +33,7 @@ CHOICES = {
     "pcr.variance.estimator": ("micro_batch", "split_half", "sequence"),
     "pcr.variance.scale": ("absolute", "relative", "beta"),
     "pcr.passes": ("auto", "two_forward", "shared_forward"),
+    "pcr.zero_advantage": ("skip", "group", "run"),
 }
 FLAGS = ("pcr.stability_floor", "pcr.gate", "pcr.combine_signals", "pcr.log_blocks")
 INTERVALS = {"pcr.alpha": True, "pcr.min_cosine": True, "pcr.variance.ema": False}
