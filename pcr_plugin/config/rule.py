@@ -61,7 +61,8 @@ class UpdateRule:
             f"variance.ema={self.ema} variance.probes={self.probes or None} "
             f"stability_floor={self.stability_floor} "
             f"gate={settings.gate} min_cosine={settings.min_cosine} passes={settings.passes} "
-            f"combine_signals={settings.combine_signals} zero_advantage={settings.zero_advantage}"
+            f"combine_signals={settings.combine_signals} zero_advantage={settings.zero_advantage} "
+            f"share_recomputation={settings.share_recomputation}"
         )
 
 

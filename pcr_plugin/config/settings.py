@@ -79,6 +79,8 @@ class PCRSettings:
         zero_advantage: with one forward pass, micro-batches whose surrogate has no gradient on any
             rank are not run backward for it (`skip`), sequences without advantage share
             micro-batches, so that there are more of them (`group`), or all are run (`run`).
+        share_recomputation: with one forward pass and activation checkpointing, recompute every
+            decoder layer once for both backward passes, where its layers are a chain.
         log_blocks: log cosine, alpha and effective beta of every block.
         observe_every: optimizer steps between two measurements of the rule `observe`.
 
@@ -97,6 +99,7 @@ class PCRSettings:
     passes: str = "auto"
     combine_signals: bool = False
     zero_advantage: str = "skip"
+    share_recomputation: bool = True
     log_blocks: bool = False
     observe_every: int = 10
 
@@ -113,6 +116,7 @@ class PCRSettings:
         in_unit_interval("pcr.min_cosine", self.min_cosine)
         is_flag("pcr.combine_signals", self.combine_signals)
         one_of("pcr.zero_advantage", self.zero_advantage, ZERO_ADVANTAGE)
+        is_flag("pcr.share_recomputation", self.share_recomputation)
         is_flag("pcr.log_blocks", self.log_blocks)
         positive_integer("pcr.observe_every", self.observe_every)
 

@@ -13,9 +13,9 @@ class Watching:
 
     @contextmanager
     def watching(self, objective: Objective) -> Iterator[None]:
-        """Around a backward pass of this objective."""
-        self._objective = objective
+        """Around a backward pass of this objective, also inside of one of the other."""
+        around, self._objective = self._objective, objective
         try:
             yield
         finally:
-            self._objective = None
+            self._objective = around

@@ -1,6 +1,6 @@
 """Two gradients instead of one: where they are kept and how they become one again."""
 
-from pcr_plugin.gradients.access import Gradients, Local, Seen, SharedGradients
+from pcr_plugin.gradients.access import Gradients, Local, Part, Seen, SharedGradients
 from pcr_plugin.gradients.combine import combine_
 from pcr_plugin.gradients.linear_layers import LinearLayer, Side
 from pcr_plugin.gradients.random_state import RandomState
@@ -9,6 +9,7 @@ __all__ = [
     "Gradients",
     "LinearLayer",
     "Local",
+    "Part",
     "RandomState",
     "Seen",
     "SharedGradients",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,18 @@ from torch import Tensor
 Local = list[Tensor | None]
 # Gets the index of a parameter and its whole gradient on this rank, of one micro-batch.
 Seen = Callable[[int, Tensor], None]
+
+
+class Part(NamedTuple):
+    """Some of the parameters, those of one layer for example, by their places in the host's lists.
+
+    Attributes:
+        scope: of those in the scope.
+        rest: of those outside.
+    """
+
+    scope: Sequence[int]
+    rest: Sequence[int]
 
 
 class Gradients(Protocol):
@@ -93,16 +105,17 @@ class SharedGradients(Gradients, Protocol):
         """What `swap` takes where there are no gradients yet."""
         ...
 
-    def swap(self, aside: list[Tensor | None]) -> list[Tensor | None]:
+    def swap(self, aside: list[Tensor | None], part: Part | None = None) -> list[Tensor | None]:
         """Put other gradients in the place of those in the scope, without a copy.
 
         The host's own tensors: `shards` has the local parts of them.
 
         Args:
             aside: what takes the place, as an earlier call returned it.
+            part: whose gradients are exchanged; by default all.
 
         Returns:
-            What was there.
+            What was there; outside of the part, `aside`.
         """
         ...
 
@@ -114,8 +127,12 @@ class SharedGradients(Gradients, Protocol):
         """Before the first forward pass after which `leaves` is called."""
         ...
 
-    def leaves(self) -> Sequence[Tensor]:
-        """What autograd computes the gradients of, in the scope: those that have been used."""
+    def leaves(self, part: Part | None = None) -> Sequence[Tensor]:
+        """What autograd computes the gradients of, in the scope: those that have been used.
+
+        Args:
+            part: of these parameters; by default of all.
+        """
         ...
 
     def unreached(self) -> str:
@@ -130,6 +147,15 @@ class SharedGradients(Gradients, Protocol):
         """What must be the same on all ranks for their gradients to have been added up rightly."""
         ...
 
-    def rest_times(self, factor: float) -> AbstractContextManager[None]:
-        """In it, what comes to the gradients outside the scope is multiplied by the factor."""
+    def rest_times(self, factor: float, part: Part | None = None) -> AbstractContextManager[None]:
+        """In it, what comes to the gradients outside the scope is multiplied by the factor.
+
+        Args:
+            factor: the factor.
+            part: that gradients come to; by default all.
+        """
+        ...
+
+    def end_micro_batch(self) -> None:
+        """After both backward passes of a micro-batch: there is a gradient of every parameter."""
         ...

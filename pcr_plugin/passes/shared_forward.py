@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor
 
 from pcr_plugin.estimators import Estimator, Objective, RunPass, SplitHalfEstimator
-from pcr_plugin.gradients import SharedGradients
+from pcr_plugin.gradients import Part, SharedGradients
 from pcr_plugin.passes.pair import GradientPair
 
 _DIFFERENT = (
@@ -63,6 +63,16 @@ class SharedForward:
         self._aside: list[Tensor | None] = []
         self._sweeps = ExitStack()
 
+    @property
+    def beta(self) -> float:
+        """The coefficient of s in this step."""
+        return self._beta
+
+    @property
+    def combined(self) -> bool:
+        """Whether the second backward pass is that of p + beta s."""
+        return self._combined
+
     def __call__(self, beta: float) -> GradientPair:
         """Compute both gradients; the host is left with p, or with p + beta s."""
         self._beta, mix = beta, beta if self._combined else 0.0
@@ -105,6 +115,7 @@ class SharedForward:
         """Around everything that the host does with one micro-batch."""
         with self._sweeps:
             yield
+        self._gradients.end_micro_batch()
 
     @contextmanager
     def stability_sweep(self) -> Iterator[Sequence[Tensor] | None]:
@@ -115,13 +126,26 @@ class SharedForward:
         Yields:
             The tensors whose gradients are needed; `None` for all.
         """
-        self._aside = self._gradients.swap(self._aside)
+        with self.stability_part() as leaves:
+            yield leaves
+        self._sweeps.enter_context(self._estimator.watching(Objective.PLASTICITY))
+
+    @contextmanager
+    def stability_part(self, part: Part | None = None) -> Iterator[Sequence[Tensor] | None]:
+        """Around a part of that backward pass, also inside of the other objective's.
+
+        Args:
+            part: the parameters whose gradients come in it; by default all.
+
+        Yields:
+            As `stability_sweep` does.
+        """
+        self._aside = self._gradients.swap(self._aside, part)
         try:
             with ExitStack() as around:
                 around.enter_context(self._estimator.watching(Objective.STABILITY))
                 if not self._combined:
-                    around.enter_context(self._gradients.rest_times(self._beta))
-                yield self._gradients.leaves() if self._combined else None
+                    around.enter_context(self._gradients.rest_times(self._beta, part))
+                yield self._gradients.leaves(part) if self._combined else None
         finally:
-            self._aside = self._gradients.swap(self._aside)
-        self._sweeps.enter_context(self._estimator.watching(Objective.PLASTICITY))
+            self._aside = self._gradients.swap(self._aside, part)

@@ -33,6 +33,7 @@ class Fsdp2Gradients:
         self._scope: list[Any] = [named[name] for name, _ in owners]
         self._rest: list[Any] = [p for name, p in named.items() if name not in inside]
         self._names = [name for name, _ in owners]
+        self._names_of_rest = [name for name in named if name not in inside]
         self._block_of = [block for _, block in owners]
         self._in_second_pass = False
         self._watching_storage = False
@@ -136,7 +137,7 @@ class Fsdp2Gradients:
     def _rest_has_a_place(self) -> None:
         self._in_second_pass = True
         held = [local_shard(p.grad) for p in self._rest]
-        self._storages_of_rest = {_storage(shard) for shard in held if shard is not None}
+        self._storages_of_rest = {storage_of(shard) for shard in held if shard is not None}
 
     def finish_rest(self) -> None:
         """Nothing is set aside."""
@@ -153,11 +154,12 @@ class Fsdp2Gradients:
         shard = local_shard(parameter.grad)
         if not self._in_second_pass or shard is None or not _is_part(shard):
             return
-        if _storage(shard) not in self._storages_of_rest:
+        if storage_of(shard) not in self._storages_of_rest:
             parameter.grad = _like(parameter, shard.clone())
 
 
-def _storage(shard: Tensor) -> int:
+def storage_of(shard: Tensor) -> int:
+    """What tells whether two shards are views of one buffer."""
     return shard.untyped_storage().data_ptr()
 
 

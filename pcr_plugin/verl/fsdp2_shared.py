@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Local
-from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients, local_shard
+from pcr_plugin.gradients import Local, Part
+from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients, local_shard, storage_of
 
 
 class Fsdp2SharedGradients(Fsdp2Gradients):
@@ -26,7 +26,7 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
     def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
         super().__init__(module, blocks, counted)
         self._leaves: dict[int, Tensor] = {}
-        self._looks_for_leaves = self._counts = False
+        self._looks_for_leaves = self._counts = self._rest_is_there = False
         self._arrivals = [0] * (len(self._scope) + len(self._rest))
         # In `rest_times`: what is done with a gradient outside the scope that has just come.
         self._arrived: Callable[[Any], None] | None = None
@@ -35,12 +35,39 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
         """No gradients."""
         return [None] * len(self._scope)
 
+    def begin(self) -> None:
+        """The next backward pass is the step's first one."""
+        super().begin()
+        self._rest_is_there = False
+        self._storages_of_rest = set()
+
+    def keep_rest(self, factor: float) -> None:
+        """As after a pass; what comes next is added to."""
+        super().keep_rest(factor)
+        self._rest_is_there = True
+
+    def end_micro_batch(self) -> None:
+        """From now on every gradient outside the scope is added to."""
+        self._rest_is_there = True
+
+    def part_of(self, module: str) -> Part:
+        """The parameters of a module.
+
+        Args:
+            module: its name in the model.
+        """
+        prefix = f"{module}."
+        return Part(
+            [i for i, name in enumerate(self._names) if name.startswith(prefix)],
+            [i for i, name in enumerate(self._names_of_rest) if name.startswith(prefix)],
+        )
+
     @torch.no_grad()
-    def swap(self, aside: list[Tensor | None]) -> list[Tensor | None]:
+    def swap(self, aside: list[Tensor | None], part: Part | None = None) -> list[Tensor | None]:
         """Exchange the gradients of the sharded parameters, which FSDP2 accumulates to."""
-        held = [p.grad for p in self._scope]
-        for p, gradient in zip(self._scope, aside, strict=True):
-            p.grad = gradient
+        held = list(aside)
+        for i in range(len(aside)) if part is None else part.scope:
+            held[i], self._scope[i].grad = self._scope[i].grad, aside[i]
         return held
 
     @torch.no_grad()
@@ -54,9 +81,11 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
             self._looks_for_leaves = True
             self._find_unsharded(self._leaves.__setitem__)
 
-    def leaves(self) -> Sequence[Tensor]:
+    def leaves(self, part: Part | None = None) -> Sequence[Tensor]:
         """The unsharded parameters, which stay the same objects from step to step."""
-        return list(self._leaves.values())
+        if part is None:
+            return list(self._leaves.values())
+        return [self._leaves[i] for i in part.scope if i in self._leaves]
 
     def unreached(self) -> str:
         """A parameter with a gradient whose module has not run: something else uses it."""
@@ -74,13 +103,16 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
         )
 
     @contextmanager
-    def rest_times(self, factor: float) -> Iterator[None]:
+    def rest_times(self, factor: float, part: Part | None = None) -> Iterator[None]:
         """Every reduction outside the scope goes to an empty place, and from there to its sum.
 
         Only one layer's gradient is then there twice, for the time of an addition.
         """
         self._watch_storage()
-        sums = {p: p.grad for p in self._rest}
+        # Until a layer's gradients outside the scope have a place, those in the scope share it.
+        self._in_second_pass = self._rest_is_there
+        places = self._rest if part is None else [self._rest[i] for i in part.rest]
+        sums = {p: p.grad for p in places}
 
         def arrived(p: Any) -> None:
             new, own = local_shard(p.grad), local_shard(sums[p])
@@ -88,11 +120,12 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
             if own is None:
                 new.mul_(factor)
                 sums[p] = p.grad
+                self._storages_of_rest.add(storage_of(new))
             else:
                 own.add_(new, alpha=factor)
             p.grad = None
 
-        for p in self._rest:
+        for p in places:
             p.grad = None
         self._arrived = arrived
         try:
@@ -102,8 +135,7 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
             for p, own in sums.items():
                 p.grad = own
             # From now on those in the scope need one of their own.
-            if not self._in_second_pass:
-                self._rest_has_a_place()
+            self._in_second_pass = True
 
     def count_arrivals(self) -> None:
         """From now on; see `arrivals`."""

@@ -22,11 +22,12 @@ from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
 from pcr_plugin.verl.fsdp2_shared import Fsdp2SharedGradients
 from pcr_plugin.verl.grouping import advantage_first
-from pcr_plugin.verl.kept_graph import keep_compiled_graphs
+from pcr_plugin.verl.kept_graph import keep_compiled_graphs, nothing_in_place
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.linear_layers import linear_layers
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.passes import Step
+from pcr_plugin.verl.recomputing import Recomputing
 from pcr_plugin.verl.shared_forward import SharedLoop
 from pcr_plugin.verl.sharing import reason_against
 from pcr_plugin.verl.units import labels_of_tokens
@@ -47,6 +48,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     # While a step with one forward pass per micro-batch is under way.
     _loop: SharedLoop | None = None
     _shares_forward = False
+    _recomputing: Recomputing
 
     def initialize(self) -> None:
         """As for every engine, and decide how the step comes to its two gradients."""
@@ -55,11 +57,27 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         against = reason_against(*configs, self.module, self._rule, ranks)
         self._shares_forward = not against
         self._combines = self._rule.settings.combine_signals and self._estimator.is_linear
-        if self._shares_forward:
-            keep_compiled_graphs()
         if is_first_of(self._group):
             # Not less: at veRL's usual level nobody would see it.
             logger.warning("pcr-plugin: %s", self._describe_passes(against))
+        if self._shares_forward:
+            keep_compiled_graphs()
+            self._recomputing = Recomputing(
+                self.module,
+                self._shared_gradients,
+                asked=self._rule.settings.share_recomputation,
+                generators=self.generators(),
+                all_equal=self._all_equal,
+                logs=is_first_of(self._group),
+            )
+
+    @property
+    def _shared_gradients(self) -> Fsdp2SharedGradients:
+        assert isinstance(self._gradients, Fsdp2SharedGradients), "FSDP2 has no other"
+        return self._gradients
+
+    def _all_equal(self, number: int) -> bool:
+        return all_equal(number, self._group, self._device)
 
     def _describe_passes(self, against: str) -> str:
         if against:
@@ -71,7 +89,6 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         """One forward pass for both objectives where that is exact."""
         if not self._shares_forward:
             return super().passes_of(data, parts, split)
-        assert isinstance(self._gradients, Fsdp2SharedGradients), "FSDP2 has no other"
         scaler = getattr(self, "scaler", None)
         zero = self._rule.settings.zero_advantage
         if zero == "group":
@@ -80,12 +97,12 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             self.stock_pass,
             parts,
             split,
-            self._gradients,
+            self._shared_gradients,
             self._estimator,
             combined=self._combines,
             scale=(lambda loss: loss) if scaler is None else scaler.scale,
             around=self._looping,
-            all_equal=lambda number: all_equal(number, self._group, self._device),
+            all_equal=self._all_equal,
             on_any=None if zero == "run" else self._on_any,
             precision=self._autocast_dtype,
         )
@@ -107,7 +124,10 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         stock = super().forward_step  # type: ignore[misc]
         if self._loop is None:
             return stock(micro_batch, loss_function, forward_only)
-        return self._loop.forward_step(stock, micro_batch, loss_function)
+        with nothing_in_place():
+            self._recomputing.look(lambda: stock(micro_batch, None, True))
+        recomputation = self._recomputing.of(self._loop.passes)
+        return self._loop.forward_step(stock, micro_batch, loss_function, recomputation)
 
     @contextmanager
     def _gradient_sync_context(self, *, is_last_micro_batch: bool) -> Iterator[None]:

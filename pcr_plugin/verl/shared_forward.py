@@ -9,7 +9,7 @@ parameter, whatever the loss: where that is so on all ranks, the loop gets a los
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from pcr_plugin.gradients import SharedGradients
 from pcr_plugin.passes import SharedForward
 from pcr_plugin.verl.kept_graph import nothing_in_place
 from pcr_plugin.verl.losses import SplitLoss
+from pcr_plugin.verl.one_recomputation import OneRecomputation
 from pcr_plugin.verl.outputs import Output
 from pcr_plugin.verl.passes import Passes
 
@@ -94,7 +95,11 @@ class SharedLoop:
         self._has_gradient = any(bool(_values(g).any()) for g in found if g is not None)
 
     def forward_step(
-        self, stock: _ForwardStep, micro_batch: Any, loss_function: Any
+        self,
+        stock: _ForwardStep,
+        micro_batch: Any,
+        loss_function: Any,
+        recomputation: OneRecomputation | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """The stock step, and the backward pass of the KL.
 
@@ -102,11 +107,12 @@ class SharedLoop:
             stock: the stock `forward_step`.
             micro_batch: the micro-batch.
             loss_function: of both losses.
+            recomputation: where both backward passes share that of a layer.
 
         Returns:
             The loss that the stock loop runs backward next, and the stock output.
         """
-        with nothing_in_place():
+        with nothing_in_place(), recomputation.forward() if recomputation else nullcontext():
             loss, output = stock(micro_batch, loss_function=loss_function, forward_only=False)
         stability, self._stability = self._stability, None
         assert stability is not None, "the loss function has been called"
@@ -114,7 +120,10 @@ class SharedLoop:
             output["loss"] += self._beta * stability.item()
         # Every rank reduces every layer, or none does.
         goes_on = self._on_any is None or self._on_any(self._has_gradient)
-        with self.passes.stability_sweep() as leaves:
+        with ExitStack() as around:
+            leaves = around.enter_context(self.passes.stability_sweep())
+            if recomputation is not None and goes_on:
+                leaves = around.enter_context(recomputation.after_the_layers(leaves))
             if leaves is None or leaves:
                 torch.autograd.backward(self._scale(stability), retain_graph=goes_on, inputs=leaves)
         return loss if goes_on else loss.detach().requires_grad_(), output

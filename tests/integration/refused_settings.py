@@ -247,6 +247,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
             ([_BY_ROWS, f"{ACTOR}.strategy=fsdp"], [f"{ACTOR}.strategy=fsdp, and", "use pcr.zero"]),
         )
     ),
+    ([f"{PCR}.share_recomputation=1"], "pcr.share_recomputation=1", ["true or false"]),
     # Where one forward pass is not shown to be enough.
     *(
         (

@@ -41,6 +41,7 @@ TYPED = {
     "passes": ("two_forward", "two_forward"),
     "combine_signals": ("true", True),
     "zero_advantage": ("run", "run"),
+    "share_recomputation": ("false", False),
     "log_blocks": ("true", True),
     "observe_every": ("7", 7),
 }

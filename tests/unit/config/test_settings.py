@@ -23,6 +23,7 @@ KEYS = {
     "pcr.passes": lambda value: {"passes": value},
     "pcr.combine_signals": lambda value: {"combine_signals": value},
     "pcr.zero_advantage": lambda value: {"zero_advantage": value},
+    "pcr.share_recomputation": lambda value: {"share_recomputation": value},
     "pcr.log_blocks": lambda value: {"log_blocks": value},
     "pcr.observe_every": lambda value: {"observe_every": value},
 }
@@ -35,7 +36,13 @@ CHOICES = {
     "pcr.passes": ("auto", "two_forward", "shared_forward"),
     "pcr.zero_advantage": ("skip", "group", "run"),
 }
-FLAGS = ("pcr.stability_floor", "pcr.gate", "pcr.combine_signals", "pcr.log_blocks")
+FLAGS = (
+    "pcr.stability_floor",
+    "pcr.gate",
+    "pcr.combine_signals",
+    "pcr.share_recomputation",
+    "pcr.log_blocks",
+)
 INTERVALS = {"pcr.alpha": True, "pcr.min_cosine": True, "pcr.variance.ema": False}
 COUNTS = ("pcr.variance.probes", "pcr.observe_every")
 OPTIONAL = ("pcr.alpha", "pcr.variance.scale", "pcr.variance.ema", "pcr.variance.probes")
