@@ -17,6 +17,7 @@ from tests.distributed.layouts import (
     ULYSSES,
 )
 from tests.distributed.recipe import Recipe
+from tests.distributed.recomputed import CHECKPOINTED, DROPPED, RECOMPUTED
 from tests.distributed.variants import CONFIGURED, STOCK, VARIANTS
 from tests.oracle.objective import Objective
 
@@ -102,7 +103,6 @@ ACCUMULATION = tuple(
     for size in (8, 4, 2)
 )
 _DYNAMIC = Recipe(name="dynamic", micro_batches=None, token_budget=25)
-_CHECKPOINTED = Recipe(name="checkpointed", checkpointing=True)
 _PACKED = Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE)
 _MASKED = Recipe(name="masked", batches=("masked",))
 # Most answers are as good as the others to their prompt.
@@ -156,7 +156,7 @@ AGAINST_ORACLE = [
         *_HALF,
         ranks=(2, 3),
     ),
-    *_cases(_CHECKPOINTED, *_MAIN, "paper_halves", "robust_halves_combined", "paper_twice"),
+    *(c for recipe, variants, ranks in RECOMPUTED for c in _cases(recipe, *variants, ranks=ranks)),
     *_cases(
         _PACKED,
         *(STOCK, "paper", "sum"),
@@ -235,7 +235,7 @@ PROBED = [
     *_cases(PLAIN, "attention_sequences", "paper_sequences_twice"),
     *(
         c
-        for recipe in (PLAIN, _CHECKPOINTED, _PACKED, LORA, OFFLOADED[-1], *HALF[:1], HALF[3])
+        for recipe in (PLAIN, CHECKPOINTED, _PACKED, LORA, OFFLOADED[-1], *HALF[:1], HALF[3])
         for c in _cases(recipe, "paper_sequences_combined")
     ),
     *(
@@ -249,7 +249,7 @@ PROBED = [
     *(
         c
         for recipe in (
-            _CHECKPOINTED,
+            CHECKPOINTED,
             _PACKED,
             _MASKED,
             *OFFLOADED,
@@ -281,10 +281,7 @@ CASES = [
     *(c for recipe in ULYSSES for c in _cases(recipe, fitting("sum", recipe), ranks=(2, 4))),
     *_cases(ENTROPY, STOCK, "observe", "observe_halves"),
     *_cases(DROPOUT, STOCK, "observe", "paper", "sum"),
-    *_cases(
-        Recipe(name="dropout_checkpointed", dropout=0.2, checkpointing=True),
-        *(STOCK, "sum", "sum_combined", "sum_twice"),
-    ),
+    *_cases(*DROPPED),
     *(case for recipe in ACCUMULATION for case in _cases(recipe, "sum")),
     *_cases(ON_POLICY, STOCK, "paper", "robust"),
     *_cases(POISONED, STOCK, "observe_sparse"),

@@ -37,6 +37,7 @@ _HALVES = {"estimator": "split_half"}
 _TWICE = {"passes": "two_forward"}
 _RUN, _GROUP = {"zero_advantage": "run"}, {"zero_advantage": "group"}
 _COMBINED = {"combine_signals": True}
+_EACH = {"share_recomputation": False}
 VARIANTS = {
     STOCK: Variant(),
     CONFIGURED: Variant(),
@@ -52,6 +53,9 @@ VARIANTS = {
     "paper_sequences_twice": Variant(
         rule="pcr", settings={"variance": _SEQUENCES, **_TWICE}, oracle=PAPER, probes=_PROBES
     ),
+    # One forward pass, and a recomputation of every layer for each signal.
+    "paper_recomputed_twice": Variant(rule="pcr", settings=_EACH, oracle=PAPER),
+    "sum_recomputed_twice": Variant(rule="sum", settings=_EACH),
     # Gradients outside the scope once, from p + beta s.
     "paper_halves_combined": Variant(
         rule="pcr", settings={"variance": _HALVES, **_COMBINED}, oracle=PAPER, halves=True
