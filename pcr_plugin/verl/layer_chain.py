@@ -35,6 +35,9 @@ class LayerChain:
         found = [(name, m) for name, m in module.named_modules() if _recomputes(m)]
         self.names = [name for name, _ in found]
         self.modules = [m for _, m in found]
+        # What FSDP2 gathers besides the layers.
+        inside = {part for layer in self.modules for part in layer.modules()}
+        self.others = [m for m in module.modules() if isinstance(m, FSDPModule) and m not in inside]
         self._scope = scope
         self._calls = 0
         self._last: Tensor | None = None

@@ -29,15 +29,11 @@ class OneRecomputation:
     Args:
         chain: the layers.
         parts: the parameters of each.
-        root: the model after `fully_shard`.
         passes: of the step.
     """
 
-    def __init__(
-        self, chain: LayerChain, parts: Sequence[Part], root: nn.Module, passes: SharedForward
-    ) -> None:
+    def __init__(self, chain: LayerChain, parts: Sequence[Part], passes: SharedForward) -> None:
         self._chain, self._parts, self._passes = chain, parts, passes
-        self._root = root
         self._first_input: Tensor | None = None
         # While the KL's backward pass covers what comes after the layers.
         self._collecting = self._shares = False
@@ -65,15 +61,19 @@ class OneRecomputation:
         first = self._first_input
         assert first is not None, "there has been a forward pass"
         self._collecting = self._shares = True
+        root, *_ = others = self._chain.others
+        for module in others:
+            # No layer is needed yet.
+            _prefetch(module, root)
+        head = [module for module in others if not isinstance(module, nn.Embedding)]
         try:
-            # Nothing is gathered for the layers yet.
-            _prefetch(self._root, self._root)
             # The scope is in the layers, so of no parameter after them. What is asked for leads
             # through all of them, so that a way around one is seen.
-            yield None if leaves is None else [first]
+            with _gathered(*head):
+                yield None if leaves is None else [first]
         finally:
             self._collecting = False
-            _prefetch(self._root, self._chain.modules[-1])
+            _prefetch(root, self._chain.modules[-1])
             if leaves is not None:
                 first.grad = None
         if self._signal is None:
@@ -163,22 +163,22 @@ class _Layer(CheckpointFunction):
 
 
 @contextmanager
-def _gathered(module: nn.Module) -> Iterator[None]:
-    """FSDP2 gathers a layer to recompute it; it stays so for the second backward pass."""
-    assert isinstance(module, FSDPModule)
-    module.set_reshard_after_backward(False)
+def _gathered(*modules: FSDPModule) -> Iterator[None]:
+    """What FSDP2 gathers for a backward pass in it stays so for the next one."""
+    for module in modules:
+        module.set_reshard_after_backward(False, recurse=False)
     try:
         yield
     finally:
-        module.set_reshard_after_backward(True)
+        for module in modules:
+            module.set_reshard_after_backward(True, recurse=False)
 
 
-def _prefetch(module: nn.Module, following: nn.Module) -> None:
+def _prefetch(module: FSDPModule, following: FSDPModule) -> None:
     """FSDP2 gathers `following` while `module` runs backward, as it does by itself.
 
     The order that it has seen is forgotten after the first backward pass; this one stays.
     """
-    assert isinstance(module, FSDPModule) and isinstance(following, FSDPModule)
     module.set_modules_to_backward_prefetch([following])
 
 

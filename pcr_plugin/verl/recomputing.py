@@ -37,7 +37,6 @@ class Recomputing:
         all_equal: Callable[[int], bool],
         logs: bool,
     ) -> None:
-        self._module = module
         self._generators, self._all_equal, self._logs = generators, all_equal, logs
         self._chain = LayerChain(module, gradients.names)
         self._parts = [gradients.part_of(name) for name in self._chain.names]
@@ -70,7 +69,7 @@ class Recomputing:
         """
         if not self._shares:
             return None
-        return OneRecomputation(self._chain, self._parts, self._module, passes)
+        return OneRecomputation(self._chain, self._parts, passes)
 
     def _decide(self, against: str) -> None:
         self._shares = bool(self._parts) and not against

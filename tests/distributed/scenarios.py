@@ -18,6 +18,8 @@ from tests.distributed.inputs import Inputs
 from tests.distributed.layouts import FLAT, LAYOUTS
 from tests.distributed.loss_scenario import losses
 from tests.distributed.recipe import Recipe
+from tests.distributed.recomputed import CHECKPOINTED
+from tests.distributed.recomputing import RECOMPUTING
 from tests.distributed.records import CaseRecord, StepRecord
 from tests.distributed.running import LOSS_SCALE, build, run_step
 
@@ -196,6 +198,7 @@ def memory(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRe
 _MEASURED = [
     *((fitting("paper", recipe), recipe, ranks) for recipe, ranks in [(PLAIN, 2), *LAYOUTS]),
     *(("paper_halves", recipe, 2) for recipe in (PLAIN, FLAT)),
+    *((v, CHECKPOINTED, 2) for v in ("paper", "paper_halves", "paper_sequences_combined")),
     *((v, PLAIN, 2) for v in ("paper_twice", "paper_sequences_combined", "robust_halves_combined")),
 ]
 MEMORY = {
@@ -217,4 +220,5 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "losses_fsdp": (partial(losses, "fsdp"), (2,)),
     "losses_fsdp2": (partial(losses, "fsdp2"), (2,)),
     **DEGENERATE,
+    **RECOMPUTING,
 }

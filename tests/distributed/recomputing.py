@@ -1,0 +1,126 @@
+"""How often layers are recomputed and gathered, and models whose layers are no chain."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from benchmarks.scaling.collectives import counted
+from tests.distributed.cases import Case
+from tests.distributed.inputs import Inputs
+from tests.distributed.recipe import Recipe
+from tests.distributed.recomputed import CHECKPOINTED
+from tests.distributed.records import CaseRecord, StepRecord
+from tests.distributed.running import build, run_step
+
+# In the second step the model is known.
+TWO_STEPS = Recipe(name="checkpointed", checkpointing=True, batches=("mixed", "mixed"))
+MICRO_BATCHES = 6
+ONCE = ("paper", "paper_halves", "robust_halves_combined")
+TWICE = ("paper_recomputed_twice", "everything")
+
+
+def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """A step whose metrics are per layer and micro-batch.
+
+    Returns:
+        `forward` calls of a layer, also when it is recomputed; `all-gather`, `reduce-scatter` of
+        its parameters; `open`, the layers that are still gathered after the step.
+    """
+    actor, engine = build(Case(recipe=TWO_STEPS, variant=variant), inputs)
+    layers, calls = engine.module.model.layers, 0
+    one = sum(p.numel() * p.element_size() for p in layers[0].parameters())
+
+    def called(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    for layer in layers:
+        layer.register_forward_pre_hook(called)
+    run_step(TWO_STEPS, inputs, actor, engine, 0)
+    first, calls = calls, 0
+    update, found = engine.forward_backward_batch, {}
+
+    def observed(*positional: Any, **named: Any) -> Any:
+        output: list[Any] = []
+        found.update(counted(lambda: output.append(update(*positional, **named))))
+        return output[0]
+
+    engine.forward_backward_batch = observed
+    run_step(TWO_STEPS, inputs, actor, engine, 1)
+    times = MICRO_BATCHES // dist.get_world_size() * len(layers)
+    metrics = {"forward": calls / times, "first": first / times}
+    for kind in ("all-gather", "reduce-scatter"):
+        # Shards are padded to one size. Nothing else is near that of a layer.
+        near = [n for (k, size), n in found.items() if k == kind and one <= size < 1.2 * one]
+        metrics[kind] = sum(near) / times
+    metrics["all"] = (
+        sum(n for (k, _), n in found.items() if k == "all-gather") * len(layers) / times
+    )
+    shards = [isinstance(p, DTensor) for layer in layers for p in layer.parameters()]
+    metrics["open"] = float(len(shards) - sum(shards))
+    return CaseRecord(steps=[StepRecord(metrics=metrics)])
+
+
+def _between(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """What comes into a layer is changed by the model that has it."""
+    kind: Any = type(layer)
+
+    def call(self: Any, hidden: Tensor, *positional: Any, **named: Any) -> Any:
+        return kind.__call__(self, change(hidden), *positional, **named)
+
+    layer.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+
+
+def no_chain(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """A layer that gets a copy of what the layer before has returned."""
+    actor, engine = build(Case(recipe=CHECKPOINTED, variant=variant), inputs)
+    _between(engine.module.model.layers[2], Tensor.clone)
+    return CaseRecord(steps=[run_step(CHECKPOINTED, inputs, actor, engine, 0)])
+
+
+def broken_chain(inputs: Inputs, folder: Path) -> CaseRecord:
+    """The same, from the second step on."""
+    actor, engine = build(Case(recipe=TWO_STEPS, variant="paper"), inputs)
+    run_step(TWO_STEPS, inputs, actor, engine, 0)
+    _between(engine.module.model.layers[2], Tensor.clone)
+    return _failed(TWO_STEPS, inputs, actor, engine)
+
+
+def way_around(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """The output of a layer in the middle goes to the last norm, too."""
+    actor, engine = build(Case(recipe=CHECKPOINTED, variant=variant), inputs)
+    seen: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> Tensor:
+        seen[:] = [hidden]
+        return hidden
+
+    _between(engine.module.model.layers[2], keep)
+    engine.module.model.norm.register_forward_pre_hook(lambda _, inputs: inputs[0] + seen[0])
+    return _failed(CHECKPOINTED, inputs, actor, engine)
+
+
+def _failed(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any) -> CaseRecord:
+    record = CaseRecord()
+    try:
+        run_step(recipe, inputs, actor, engine, 0)
+    except RuntimeError as error:
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
+# Name to function and the numbers of ranks, as `scenarios.SCENARIOS` has them.
+RECOMPUTING: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
+    **{f"recomputations-{v}": (partial(counts, v), (2,)) for v in (*ONCE, *TWICE)},
+    **{f"no_chain-{v}": (partial(no_chain, v), (2,)) for v in ("paper", "paper_recomputed_twice")},
+    "broken_chain": (broken_chain, (2,)),
+    **{
+        f"way_around-{v}": (partial(way_around, v), (2,))
+        for v in ("paper", "robust_halves_combined")
+    },
+}
