@@ -1,10 +1,12 @@
 """How often layers are recomputed and gathered, and models whose layers are no chain."""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -28,21 +30,17 @@ def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
     """A step whose metrics are per layer and micro-batch.
 
     Returns:
-        `forward` calls of a layer, also when it is recomputed; `all-gather`, `reduce-scatter` of
-        its parameters; `open`, the layers that are still gathered after the step.
+        `forward`: how often a layer is run, also to be recomputed; `first`: the same of the first
+        step. `all-gather`, `reduce-scatter`: of the parameters of a layer; of those in the scope
+        alone `reduce-scatter scope`. And of the whole step `open`: layers that are still gathered
+        after it; `alive`: most layers that were recomputed and still there when another one was.
     """
     actor, engine = build(Case(recipe=TWO_STEPS, variant=variant), inputs)
-    layers, calls = engine.module.model.layers, 0
-    one = sum(p.numel() * p.element_size() for p in layers[0].parameters())
-
-    def called(*_: Any) -> None:
-        nonlocal calls
-        calls += 1
-
-    for layer in layers:
-        layer.register_forward_pre_hook(called)
+    layers, runs = engine.module.model.layers, _Runs(engine.module.model.layers)
+    whole = sum(p.nbytes for p in layers[0].parameters())
+    scope = sum(p.nbytes for p in layers[0].mlp.parameters())
     run_step(TWO_STEPS, inputs, actor, engine, 0)
-    first, calls = calls, 0
+    first, runs.count = runs.count, 0
     update, found = engine.forward_backward_batch, {}
 
     def observed(*positional: Any, **named: Any) -> Any:
@@ -52,18 +50,44 @@ def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
 
     engine.forward_backward_batch = observed
     run_step(TWO_STEPS, inputs, actor, engine, 1)
+
+    def near(kind: str, size: int) -> int:
+        """Shards are padded to one size, and nothing else is near that."""
+        return sum(n for (k, held), n in found.items() if k == kind and size <= held < 1.1 * size)
+
     times = MICRO_BATCHES // dist.get_world_size() * len(layers)
-    metrics = {"forward": calls / times, "first": first / times}
-    for kind in ("all-gather", "reduce-scatter"):
-        # Shards are padded to one size. Nothing else is near that of a layer.
-        near = [n for (k, size), n in found.items() if k == kind and one <= size < 1.2 * one]
-        metrics[kind] = sum(near) / times
-    metrics["all"] = (
-        sum(n for (k, _), n in found.items() if k == "all-gather") * len(layers) / times
-    )
-    shards = [isinstance(p, DTensor) for layer in layers for p in layer.parameters()]
-    metrics["open"] = float(len(shards) - sum(shards))
+    gathered = [not isinstance(p, DTensor) for layer in layers for p in layer.parameters()]
+    metrics = {
+        "forward": runs.count / times,
+        "first": first / times,
+        "all-gather": near("all-gather", whole) / times,
+        "reduce-scatter": near("reduce-scatter", whole) / times,
+        "reduce-scatter scope": near("reduce-scatter", scope) / times,
+        "open": float(sum(gathered)),
+        "alive": float(runs.most),
+    }
     return CaseRecord(steps=[StepRecord(metrics=metrics)])
+
+
+class _Runs:
+    """Counts how often layers are run, and which of their graphs are there."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self.count = self.most = 0
+        self._outputs: list[weakref.ref[Tensor]] = []
+        for layer in layers:
+            layer.register_forward_pre_hook(self._before)
+            layer.register_forward_hook(self._after)
+
+    def _before(self, *_: Any) -> None:
+        self.count += 1
+        self._outputs = [output for output in self._outputs if output() is not None]
+        self.most = max(self.most, len(self._outputs))
+
+    def _after(self, layer: nn.Module, positional: Any, output: Tensor) -> None:
+        # A layer that torch recomputes by other means stops before it comes here.
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass
+            self._outputs.append(weakref.ref(output))
 
 
 def _between(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
