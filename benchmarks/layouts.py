@@ -41,6 +41,9 @@ VARIANTS: dict[str, Variant] = {
     "observe, a measuring step": _rule("observe", observe_every=1),
     "two_forward": _rule("pcr", passes="two_forward"),
     "shared_forward": _rule("pcr", passes="shared_forward"),
+    "shared_forward, recomputed twice": _rule(
+        "pcr", passes="shared_forward", share_recomputation=False
+    ),
     "two_forward, split_half": _rule("pcr", passes="two_forward", variance=_HALVES),
     "shared_forward, split_half": _rule("pcr", passes="shared_forward", variance=_HALVES),
     "two_forward, sequence": _rule("pcr", passes="two_forward", variance=_PROBES),
@@ -73,6 +76,11 @@ _NO_PROBES = _FEW[:-1]
 # Ranks that share the tokens of a sequence have no units in their micro-batches.
 _SHARED = ("stock", *_FEW[2:])
 PASSES = ("stock", "two_forward", "shared_forward")
+_RECOMPUTED = (
+    *PASSES,
+    "shared_forward, recomputed twice",
+    "shared_forward, sequence, combined",
+)
 _ESTIMATORS = tuple(
     name
     for name, variant in VARIANTS.items()
@@ -126,7 +134,7 @@ _POLICY = (("offload_policy", True),)
 
 LAYOUTS: dict[str, Layout] = {
     "passes": _passes(ranks=(1, 2, 4)),
-    "passes-checkpointing": _passes(checkpointing=True, ranks=(1, 2, 4)),
+    "passes-checkpointing": _passes(_RECOMPUTED, checkpointing=True, ranks=(1, 2, 4)),
     "passes-estimators": _passes(("stock", *_ESTIMATORS)),
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
@@ -155,7 +163,8 @@ def _of_tokens(tokens: int, **changes: Any) -> Layout:
     """On a GPU: micro-batches of one sequence, of which at most half is the prompt."""
     lengths = {"prompt": tokens // 2, "response": tokens // 2, "sequences": 4, "micro_batches": 4}
     changes = {**lengths, "precision": "bf16", **changes}
-    return Layout(changes=changes, variants=PASSES, parts=True, device="cuda")
+    variants = _RECOMPUTED if changes.get("checkpointing") else PASSES
+    return Layout(changes=changes, variants=variants, parts=True, device="cuda")
 
 
 GPU_LAYOUTS: dict[str, Layout] = {

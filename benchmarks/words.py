@@ -41,6 +41,7 @@ NOTES = {
     "passes": "`two_forward` and `shared_forward`: the rule `pcr` with that `pcr.passes`. "
     "In the table above, what passes alone would cost if a forward pass is one part, a backward "
     "pass two, and a recomputation one.",
+    "checkpointing": "`recomputed twice`: `pcr.share_recomputation=false`.",
     "passes-estimators": "`combined`: `pcr.combine_signals=true`, weight gradients outside the "
     "scope are computed once; `backward of p` is then of p + beta s.",
     "peers": "`one block`: the rule `pcgrad` with `pcr.scope=all` and `pcr.block=global`, "
