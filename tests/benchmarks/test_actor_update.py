@@ -92,7 +92,10 @@ def test_parts_of_every_update(results: dict[str, dict[str, Any]]) -> None:
             assert (
                 {"backward of s", "backward of p", "statistics", "combine"} <= set(parts)
             ) == ours
-            assert ("backward" in parts) != ours
+            # Of the surrogate alone, down to the model's output: is there any gradient?
+            looks = VARIANTS[name].settings.get("passes") == "shared_forward"
+            assert ("backward" in parts) == (looks or not ours)
+            assert not looks or parts["backward"] < 0.5 * parts["backward of p"]
             assert ("recomputation" in parts) == ("checkpointing" in layout)
 
 
