@@ -31,9 +31,9 @@ one's; a thread of gloo then frees some buffers unseen, so that it is an upper b
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
 `recomputation` is of activations inside a backward pass, `backward` beside those of s and p is that
-of the surrogate down to the model's output (whether there is a gradient at all), `statistics` are the estimator's hooks,
-wherever they run, inner products and the rule, and `communication` is what the process waits for in
-collectives, the host's and ours.
+of the surrogate down to the model's output (whether there is a gradient at all), `statistics` are
+the estimator's hooks, wherever they run, inner products and the rule, and `communication` is what
+the process waits for in collectives, the host's and ours.
 
 {observed}{peers}{gpu}{links}"""
 

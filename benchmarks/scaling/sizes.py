@@ -9,11 +9,12 @@ from benchmarks.workload import Workload
 RANKS = (1, 2, 4)
 REPEATS = 5
 _TINY: dict[str, Any] = {"width": 64, "vocabulary": 256, "sequences": 4, "prompt": 8, "response": 8}
-_LEFT_OUT = ("one block", "recomputed")
+# Settings that change no collective of these updates.
+_LEFT_OUT = {"scope", "share_recomputation", "zero_advantage"}
 _UPDATES = tuple(
     name
-    for name in VARIANTS
-    if name == "stock" or ("_forward" in name and not any(part in name for part in _LEFT_OUT))
+    for name, variant in VARIANTS.items()
+    if name == "stock" or ("passes" in variant.settings and not _LEFT_OUT & set(variant.settings))
 )
 
 
