@@ -139,9 +139,7 @@ LAYOUTS: dict[str, Layout] = {
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
     "passes-wide": _passes(width=1024, layers=2),
-    "passes-narrow": _passes(width=256),
     "passes-deep": _passes(layers=8, sequences=8),
-    "passes-short": _passes(prompt=32, response=32, sequences=64),
     "passes-long": _passes(prompt=128, response=896, sequences=4),
     "passes-half_without_advantage": _passes(
         ("stock", *_ZEROS), micro_batches=4, zero_advantages=0.5
