@@ -21,6 +21,8 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 _FUNCTION = "_gradient_checkpointing_func"
 # See `LayerChain.calling`.
 Called = Callable[..., Any]
+# A tensor, where it comes from, and how often it was written over.
+_State = tuple[Tensor, object, int]
 
 
 class LayerChain:
@@ -40,7 +42,8 @@ class LayerChain:
         self.others = [m for m in module.modules() if isinstance(m, FSDPModule) and m not in inside]
         self._scope = scope
         self._calls = 0
-        self._last: Tensor | None = None
+        # What the last call has returned, and what tells whether it is still that.
+        self._last: _State | None = None
 
     def reason_against(self) -> str:
         """Why recomputations are not shared, as far as the layers themselves tell."""
@@ -93,8 +96,7 @@ class LayerChain:
         output = called(run, *inputs)
         if not isinstance(output, Tensor):
             broken(f"{self.names[place]} returns a {type(output).__name__}, not one tensor")
-        self._calls += 1
-        self._last = output
+        self._calls, self._last = self._calls + 1, _state(output)
         return output
 
     def _unlike_a_chain(self, place: int, run: Any, inputs: Sequence[Any]) -> str:
@@ -102,7 +104,7 @@ class LayerChain:
             return "does not run once, in the order of the layers"
         if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].requires_grad:
             return "has no input with a gradient"
-        if place and inputs[0] is not self._last:
+        if place and not _same(_state(inputs[0]), self._last):
             return "does not get the output of the layer before"
         if not isinstance(run, partial):
             return "is not called as Transformers does"
@@ -115,6 +117,16 @@ class LayerChain:
 
     def _watched(self, place: int, stock: Called, run: Any, *inputs: Any) -> Any:
         return stock(run, *inputs)
+
+
+def _state(tensor: Any) -> _State | None:
+    return (tensor, tensor.grad_fn, tensor._version) if isinstance(tensor, Tensor) else None
+
+
+def _same(first: _State | None, second: _State | None) -> bool:
+    if first is None or second is None:
+        return False
+    return first[0] is second[0] and first[1] is second[1] and first[2] == second[2]
 
 
 def _recomputes(module: nn.Module) -> bool:

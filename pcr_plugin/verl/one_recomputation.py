@@ -82,6 +82,8 @@ class OneRecomputation:
     def _call(self, place: int, stock: Callable[..., Any], run: Any, *inputs: Any) -> Any:
         if not place:
             self._first_input = inputs[0]
+        elif inputs[0]._backward_hooks:
+            _stop(f"a hook changes the gradient of the input of {self._chain.names[place]}")
         return _Layer.apply(_Run(self, place, run), True, *inputs)  # type: ignore[no-untyped-call]
 
     def collects(self, place: int, signal: Tensor | None) -> bool:

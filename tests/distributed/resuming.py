@@ -28,6 +28,8 @@ RECIPES = {
         batches=("second", "mixed", "second"),
         learning_rate=1e-3,
         strategy=strategy,
+        # A process finds out before its first step whether signals can share recomputations.
+        checkpointing=strategy == "fsdp2",
     )
     for strategy in STRATEGIES
 }

@@ -20,9 +20,16 @@ def test_ranks_draw_different_numbers(runs: Runs) -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("variant", ["paper", "sum", "observe"])
-def test_stream_goes_on_as_after_a_stock_step(variant: str, runs: Runs) -> None:
-    for ours, stock in zip(runs.of(f"dropout-{variant}"), runs.of("dropout-stock"), strict=True):
+@pytest.mark.parametrize(
+    ("recipe", "variant"),
+    [
+        *(("dropout", variant) for variant in ("paper", "sum", "observe")),
+        *(("dropout_checkpointed", variant) for variant in ("sum", "sum_recomputed_twice")),
+    ],
+)
+def test_stream_goes_on_as_after_a_stock_step(recipe: str, variant: str, runs: Runs) -> None:
+    stocks = runs.of(f"{recipe}-stock")
+    for ours, stock in zip(runs.of(f"{recipe}-{variant}"), stocks, strict=True):
         for mine, theirs in zip(ours.steps, stock.steps, strict=True):
             assert mine.random_state is not None and theirs.random_state is not None
             assert torch.equal(mine.random_state, theirs.random_state)

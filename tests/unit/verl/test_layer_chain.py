@@ -52,6 +52,10 @@ def with_copy(run: Any, hidden: Tensor, **named: Any) -> Any:
     return run(hidden.clone(), **named)
 
 
+def with_addition(run: Any, hidden: Tensor, **named: Any) -> Any:
+    return run(hidden.add_(1.0), **named)
+
+
 def with_second(run: Any, hidden: Tensor, **named: Any) -> Any:
     return run(hidden, extra=[hidden], **named)
 
@@ -87,6 +91,7 @@ def test_without_checkpointing_there_are_no_layers(model: Any) -> None:
     [
         (twice, "model.layers.1 does not run once"),
         (with_copy, "model.layers.1 does not get the output of the layer before"),
+        (with_addition, "model.layers.1 does not get the output of the layer before"),
         (with_second, "model.layers.1 gets a second tensor with a gradient"),
         (with_object, "model.layers.1 gets a SimpleNamespace, which could hide one"),
         (with_constant, "model.layers.1 has no input with a gradient"),
