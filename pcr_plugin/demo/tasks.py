@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,20 @@ TASKS: dict[str, dict[str, int]] = {
 }
 
 
-def entries(count: int, seed: int) -> Iterator[dict[str, Any]]:
+def entries(
+    count: int, seed: int, tasks: Mapping[str, Mapping[str, int]] = TASKS
+) -> Iterator[dict[str, Any]]:
     """Questions of all tasks in turn, each with `question`, `answer` and `metadata`.
 
     Args:
         count: of all tasks together.
         seed: disjoint generators for different seeds.
+        tasks: reasoning-gym's names and settings.
     """
-    each = -(-count // len(TASKS))
+    each = -(-count // len(tasks))
     datasets = [
         reasoning_gym.create_dataset(name, size=each, seed=seed * 1_000_003, **settings)
-        for name, settings in TASKS.items()
+        for name, settings in tasks.items()
     ]
     for index in range(count):
         yield datasets[index % len(datasets)][index // len(datasets)]

@@ -35,11 +35,16 @@ class Schedule:
 def encode_example(
     entry: dict[str, Any], tokenizer: Qwen2Tokenizer, generator: random.Random
 ) -> tuple[Tensor, Tensor]:
-    """A question and its worked answer as token ids and labels, the question unlabelled."""
-    question = [{"role": "user", "content": entry["question"]}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    """A question and its worked answer; see `encode`."""
+    return encode(entry["question"], worked_example(entry, generator), tokenizer)
+
+
+def encode(question: str, answer: str, tokenizer: Qwen2Tokenizer) -> tuple[Tensor, Tensor]:
+    """A chat as token ids and labels, the question unlabelled; both `[length]`."""
+    turns = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     prompt_ids = tokenizer(prompt)["input_ids"]
-    answer_ids = tokenizer(worked_example(entry, generator))["input_ids"]
+    answer_ids = tokenizer(answer)["input_ids"]
     answer_ids.append(tokenizer.eos_token_id)
     labels = [IGNORED] * len(prompt_ids) + answer_ids
     return torch.tensor(prompt_ids + answer_ids), torch.tensor(labels)
