@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format install clean
+SMALL ?=
+
+.PHONY: demo study test lint format install clean
 
 install: $(INSTALLED)
 
@@ -21,6 +23,10 @@ $(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
 
 demo: $(INSTALLED)
 	$(BIN)/pcr demo --rule $(RULE)
+
+# Hours; what is done is not repeated. SMALL=1 is a minute, to see that it works.
+study: $(INSTALLED)
+	$(BIN)/python -m examples.study $(if $(SMALL),--small)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

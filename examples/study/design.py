@@ -1,0 +1,93 @@
+"""What is run: named points, not the full product.
+
+The numbers of this page were found by short runs, see `examples/study/README.md`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from examples.study.recipe import Point, Sizes
+from examples.study.rules import RULES
+from examples.study.start import StartSettings
+from pcr_plugin.demo.warm_start import Schedule
+
+START = StartSettings()
+ENGINE_SIZES = Sizes(steps=50, measured_every=10)
+FULL_SIZES = Sizes(steps=50, measured_every=25)
+
+# Twice as much is noise: nothing is learnt at a large beta and everything forgotten at a small one.
+RATE = 5e-4
+BETAS = (0.001, 0.01, 0.1, 0.3, 1.0)
+CENTRE = Point(rule="stock", beta=0.1, rate=RATE)
+SEEDS = range(5)
+
+# The four that every question is asked about.
+MAIN = ("stock", "pcgrad_floor", "paper", "robust")
+OTHER_RULES = tuple(name for name in RULES if name not in (*MAIN, "observe"))
+OTHER_RATES = (RATE / 2, RATE * 2)
+OTHER_SCOPES = ("attention", "all")
+
+# `main_ppo`: seeds of the whole grid, and one more at the centre.
+FULL_BETAS = (0.001, 0.01, 0.1, 1.0)
+FULL_SEEDS = range(2)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Runs of one tier.
+
+    Attributes:
+        points: each once.
+        sizes: of every run.
+        start: of every run.
+    """
+
+    points: list[Point]
+    sizes: Sizes
+    start: StartSettings
+
+
+def engine() -> Design:
+    """The wide grid: the front, and one factor at a time around its centre."""
+    parts = {
+        "front": [(rule, {"beta": beta}) for rule in MAIN for beta in BETAS],
+        "rules": [(rule, {}) for rule in OTHER_RULES],
+        "learning rates": [(rule, {"rate": rate}) for rule in MAIN for rate in OTHER_RATES],
+        "scopes": [(rule, {"scope": scope}) for rule in MAIN[1:] for scope in OTHER_SCOPES],
+        # The stock update, measured: cosines and norms that a stock run does not have.
+        "observed": [("observe", {"scope": "all"})],
+    }
+    wanted = [
+        replace(CENTRE, rule=rule, seed=seed, **changes)
+        for seed in SEEDS  # all of a seed first: what is there after an hour is a design, too
+        for part in parts.values()
+        for rule, changes in part
+    ]
+    return Design(_once(wanted), ENGINE_SIZES, START)
+
+
+def full() -> Design:
+    """At most 40 runs of `main_ppo`, of points that the engine tier has, too."""
+    wanted = [
+        replace(CENTRE, rule=rule, beta=beta, seed=seed)
+        for seed in FULL_SEEDS
+        for rule in MAIN
+        for beta in FULL_BETAS
+    ]
+    wanted += [replace(CENTRE, rule=rule, seed=len(FULL_SEEDS)) for rule in MAIN]
+    return Design(_once(wanted), FULL_SIZES, START)
+
+
+def small() -> Design:
+    """One pair of rules, to see in a minute that everything works; its numbers mean nothing."""
+    schedule = Schedule(steps=150, text_rows=1, examples=24, learning_rate=6e-3)
+    start = StartSettings(
+        layers=2, width=64, heads=2, examples=600, prompts=64, tests=8, windows=2, schedule=schedule
+    )
+    sizes = Sizes(steps=4, prompts=8, answers=8, micro_batches=2, response=12, measured_every=2)
+    points = [replace(CENTRE, rule=rule, scope="all") for rule in ("stock", "robust")]
+    return Design(points, sizes, start)
+
+
+def _once(points: Iterable[Point]) -> list[Point]:
+    return list(dict.fromkeys(points))
