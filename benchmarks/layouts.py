@@ -134,7 +134,7 @@ _POLICY = (("offload_policy", True),)
 
 LAYOUTS: dict[str, Layout] = {
     "passes": _passes(ranks=(1, 2, 4)),
-    "passes-checkpointing": _passes(_RECOMPUTED, checkpointing=True, ranks=(1, 2, 4)),
+    "passes-checkpointing": _passes(_RECOMPUTED, checkpointing=True, ranks=(1, 2)),
     "passes-estimators": _passes(("stock", *_ESTIMATORS)),
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
