@@ -162,7 +162,7 @@ AGAINST_ORACLE = [
         *(STOCK, "paper", "sum"),
     ),
     *_cases(FEW, STOCK, "paper", "robust_halves_group", ranks=(1, 2, 3)),
-    *_cases(FEW, "paper_run", ranks=(2,)),
+    *_cases(FEW, "paper_run", ranks=(1,)),
     *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
     *_cases(_MASKED, STOCK, "paper", "paper_halves"),
     *_cases(

@@ -6,7 +6,7 @@ import torch
 from tests.distributed.cases import CASES, case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, micro_batches, two_halves
-from tests.distributed.inputs import Inputs
+from tests.distributed.inputs import NO_ADVANTAGE, Inputs
 from tests.distributed.recipe import rows_of
 from tests.distributed.variants import VARIANTS
 from tests.oracle.model import next_token_log_probs
@@ -126,17 +126,23 @@ FIXED = [
 
 @pytest.mark.parametrize(("name", "ranks"), FIXED)
 def test_recorded_micro_batches(name: str, ranks: int, runs: Runs) -> None:
-    """All passes see every row once, in consecutive micro-batches, the halves one by one."""
+    """All passes see every row once, in consecutive micro-batches, the halves one by one; grouped,
+    rows without advantage come last.
+    """
     chosen, records = case(name), runs.of(name, ranks)
     shared = chosen.recipe.sequence_ranks
     for step in range(len(chosen.recipe.batches)):
         seen = [tuple(record.steps[step].micro_batches) for record in records]
         rows = sum(len(unit) for unit in micro_batches(chosen.recipe, records, step))
         for rank, units in enumerate(seen):
-            order = rows_of(rank // shared, ranks // shared, rows)
+            own = rows_of(rank // shared, ranks // shared, rows)
+            parts = [own]
             if VARIANTS[chosen.variant].halves:
                 halves = two_halves(chosen.recipe, ranks // shared, rows, step)
-                order = [row for half in halves for row in half if row in order]
+                parts = [[row for row in half if row in own] for half in halves]
+            if chosen.settings.get("zero_advantage") == "group":
+                parts = [sorted(part, key=NO_ADVANTAGE.__contains__) for part in parts]
+            order = [row for part in parts for row in part]
             size = chosen.recipe.micro_batch(step) or 1
             once = [order[start : start + size] for start in range(0, len(order), size)]
             assert list(units) == once * chosen.forward_passes
