@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,13 @@ def test_plot_reads_the_runs(folder: Path, tmp_path: Path) -> None:
     report = (tmp_path / "plots" / "report.html").read_text()
     assert "stock" in report
     assert "robust" in report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_server_stays() -> Iterator[None]:
+    """That of the sweeps in this process has imported nothing; other tests need one that has."""
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def succeed(path: Path) -> None:
