@@ -4,12 +4,17 @@ RULE ?= pcr
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# OpenRLHF pins releases that veRL excludes, so it has an environment of its own.
+OPENRLHF_VENV := .venv-openrlhf
+OPENRLHF_INSTALLED := $(OPENRLHF_VENV)/.installed
 
 SMALL ?=
 
-.PHONY: demo study test lint format install clean
+.PHONY: demo study test lint format install install-openrlhf clean
 
 install: $(INSTALLED)
+
+install-openrlhf: $(OPENRLHF_INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +26,16 @@ $(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
 	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd]'
 	touch $@
 
+$(OPENRLHF_INSTALLED): pyproject.toml requirements-openrlhf.txt Makefile
+	$(PYTHON) -m venv $(OPENRLHF_VENV)
+	$(OPENRLHF_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(OPENRLHF_VENV)/bin/python -m pip install --quiet torch==2.13.0
+	# No operator is compiled: the tests take torch's optimizers.
+	DS_BUILD_OPS=0 $(OPENRLHF_VENV)/bin/python -m pip install --quiet -r requirements-openrlhf.txt
+	$(OPENRLHF_VENV)/bin/python -m pip install --quiet --no-deps openrlhf==0.11.2
+	$(OPENRLHF_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 demo: $(INSTALLED)
 	$(BIN)/pcr demo --rule $(RULE)
 
@@ -28,7 +43,7 @@ demo: $(INSTALLED)
 study: $(INSTALLED)
 	$(BIN)/python -m examples.study $(if $(SMALL),--small)
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(OPENRLHF_INSTALLED)
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
@@ -41,4 +56,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs build dist
+	rm -rf $(VENV) $(OPENRLHF_VENV) outputs build dist
