@@ -1,0 +1,133 @@
+"""OpenRLHF settings that PCR cannot be right for; each error names the remedy."""
+
+import logging
+from typing import Any
+
+from pcr_plugin.config import UpdateRule
+from pcr_plugin.config.checks import reject
+from pcr_plugin.openrlhf.passes import why_not_shared
+
+logger = logging.getLogger(__name__)
+
+# Key, the only value it may have, and why another is refused.
+_ONLY: tuple[tuple[str, Any, str], ...] = (
+    ("actor.optim", "adam", "Muon changes gradients before they can be read"),
+    ("actor.loss_agg_mode", "token-mean", "OpenRLHF's KL loss counts tokens in every mode, so "),
+    ("actor.policy_loss_type", "ppo", "OpenRLHF's KL loss counts tokens in every mode, so "),
+    ("actor.aux_loss_coef", 0, "the router's loss would be part of the surrogate's gradient"),
+    ("ds.ring_attn_size", 1, "ring attention has not been shown to be right"),
+    ("ds.tensor_parallel_size", 1, "tensor parallelism has not been shown to be right"),
+    ("ds.zpg", 1, "secondary shards have not been shown to be right"),
+    ("ds.deepcompile", False, "compiled backward passes have not been shown to be right"),
+    ("ds.load_in_4bit", False, "quantised weights have not been shown to be right"),
+    ("data.max_images_per_prompt", 0, "models with images have not been shown to be right"),
+)
+_TWO_UNITS = "the surrogate's units and the KL's would have different weights"
+
+
+def check_arguments(args: Any, rule: UpdateRule) -> None:
+    """Refuse what cannot be trained rightly; in the driver, and once more in every worker.
+
+    Args:
+        args: OpenRLHF's arguments.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: names key, value and what is allowed.
+    """
+    _check_rule(rule)
+    _check_kl(args.algo.kl)
+    for key, allowed, reason in _ONLY:
+        value = _value(args, key, allowed)
+        if value != allowed:
+            why = reason + _TWO_UNITS if reason.endswith(" ") else reason
+            reject("--" + key, value, f"{why}; only {allowed} with --actor.update_rule")
+    _check_stage(args)
+    if rule.settings.passes == "shared_forward" and (reason := why_not_shared(args)):
+        reject("--actor.pcr.passes", "shared_forward", f"{reason}; use auto or two_forward")
+    _check_units(args.train, rule)
+
+
+def _value(args: Any, key: str, default: Any) -> Any:
+    for part in key.split("."):
+        if not hasattr(args, part):
+            return default
+        args = getattr(args, part)
+    return args
+
+
+def _check_rule(rule: UpdateRule) -> None:
+    settings = rule.settings
+    if rule.observes:
+        reject(
+            "--actor.update_rule",
+            "observe",
+            "not built for OpenRLHF yet; use another rule, or none for OpenRLHF's own update",
+        )
+    if settings.variance.estimator == "sequence":
+        reject(
+            "--actor.pcr.variance.estimator",
+            "sequence",
+            "not built for OpenRLHF yet; use micro_batch or split_half",
+        )
+    if settings.combine_signals:
+        reject("--actor.pcr.combine_signals", True, "not built for OpenRLHF yet; leave it out")
+    if settings.zero_advantage == "group":
+        reject("--actor.pcr.zero_advantage", "group", "not built for OpenRLHF yet; use run")
+
+
+def _check_kl(kl: Any) -> None:
+    if not kl.use_loss:
+        reject(
+            "--algo.kl.use_loss",
+            kl.use_loss,
+            "the stability gradient is the gradient of the KL loss; set --algo.kl.use_loss (without "
+            "it OpenRLHF puts the KL into the reward)",
+        )
+    if not kl.init_coef > 0:
+        reject(
+            "--algo.kl.init_coef",
+            kl.init_coef,
+            "a number above 0; at 0 OpenRLHF has no reference model and no KL loss",
+        )
+    if kl.unbiased_gradient or kl.estimator == "k2":
+        return
+    if kl.estimator == "k1":
+        reject(
+            "--algo.kl.estimator",
+            "k1",
+            "its gradient is not that of a KL; use k2, or add --algo.kl.unbiased_gradient",
+        )
+    logger.warning(
+        "--algo.kl.estimator %s: its gradient is not the gradient of the KL; with "
+        "--algo.kl.unbiased_gradient it has the same value and the right gradient.",
+        kl.estimator,
+    )
+
+
+def _check_stage(args: Any) -> None:
+    stage, accumulation = args.ds.zero_stage, args.ds.grad_accum_dtype
+    if args.ds.param_dtype == "fp16":
+        reject("--ds.param_dtype", "fp16", "loss scaling is not built for OpenRLHF yet; use bf16")
+    if stage not in (0, 1, 2, 3):
+        reject("--ds.zero_stage", stage, "one of 0, 1, 2, 3")
+    if stage == 1 and args.ds.param_dtype == "bf16" and accumulation not in (None, "bf16"):
+        reject(
+            "--ds.grad_accum_dtype",
+            accumulation,
+            "with ZeRO-1 DeepSpeed then takes another optimizer; leave it out (micro-batches are "
+            "accumulated in fp32 with a rule), or use --ds.zero_stage 2",
+        )
+
+
+def _check_units(train: Any, rule: UpdateRule) -> None:
+    if train.dynamic_batch_enable or not rule.needs_variance:
+        return
+    units = train.batch_size // train.micro_batch_size
+    if units < 2:
+        reject(
+            "--train.micro_batch_size",
+            train.micro_batch_size,
+            f"the variance is measured over micro-batches and --train.batch_size "
+            f"{train.batch_size} makes {units}; at most {train.batch_size // 2}",
+        )

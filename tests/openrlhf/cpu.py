@@ -1,0 +1,39 @@
+"""What lets OpenRLHF's and DeepSpeed's own classes run without an accelerator; test support."""
+
+import os
+from typing import Any
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# `compute_entropy` is compiled, which takes a minute and a compiler.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+
+class _Cpu(str):
+    """OpenRLHF moves tensors to `torch.cuda.current_device()`, and once writes `cuda:{...}`."""
+
+    def __format__(self, _: str) -> str:
+        return "0"
+
+
+def prepare() -> None:
+    """Patch this process; before OpenRLHF is imported."""
+    import deepspeed
+    import torch
+
+    for name in ("synchronize", "empty_cache", "set_device"):
+        setattr(torch.cuda, name, _nothing)
+    torch.cuda.current_device = lambda: _Cpu("cpu")  # type: ignore[assignment, return-value]
+    # Otherwise its shared-memory collectives are compiled at the first start.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+    from openrlhf.utils import utils
+    from openrlhf.utils.deepspeed import deepspeed as strategies
+
+    of_half = utils.convert_to_torch_dtype
+    utils.convert_to_torch_dtype = lambda name: torch.float32 if name == "fp32" else of_half(name)
+    mesh_of = strategies.init_device_mesh
+    strategies.init_device_mesh = lambda _, *shape, **names: mesh_of("cpu", *shape, **names)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass

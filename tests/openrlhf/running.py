@@ -1,0 +1,156 @@
+"""OpenRLHF's strategy, actor and trainer around one mini-batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from openrlhf.models import Actor
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
+from openrlhf.utils.deepspeed import DeepspeedStrategy
+from torch import Tensor
+
+from pcr_plugin.config import resolve, settings_from_mapping
+from pcr_plugin.openrlhf.trainer import TwoGradientTrainer
+from tests.distributed.inputs import Inputs
+from tests.openrlhf.arguments import arguments
+from tests.openrlhf.cases import RULES, Case
+from tests.openrlhf.records import Record
+from tests.support.trajectory import Trajectory
+
+# So large that rounding of the parameters is far below the error of a gradient.
+_PLAIN_RATE = 1e3
+_ADAM_RATE = 1e-3
+
+
+class _Strategy(DeepspeedStrategy):
+    """With torch's optimizers: DeepSpeed's own are compiled on first use."""
+
+    plain = True
+
+    def get_ds_train_config(self, optim_dict: Any = None, *, max_norm: Any = None) -> Any:
+        """The stock configuration with another optimizer."""
+        if optim_dict is not None and self.plain:
+            optim_dict = {"type": "SGD", "params": {"lr": optim_dict["params"]["lr"]}}
+        elif optim_dict is not None:
+            optim_dict["params"]["torch_adam"] = True
+        config = super().get_ds_train_config(optim_dict, max_norm=max_norm)
+        config["zero_allow_untested_optimizer"] = True
+        return config
+
+
+def run_case(case: Case, inputs: Inputs) -> Record:
+    """Train on the mini-batch once and see what has become of the parameters."""
+    torch.manual_seed(1 + dist.get_rank())
+    rows = rows_of_rank(len(inputs.batches[case.batch]))
+    args = arguments(**case.arguments)
+    rate = _ADAM_RATE if case.adam else _PLAIN_RATE
+    strategy = _Strategy(
+        seed=args.train.seed,
+        micro_train_batch_size=args.train.micro_batch_size,
+        train_batch_size=args.train.batch_size,
+        zero_stage=args.ds.zero_stage,
+        args=args,
+    )
+    strategy.plain = not case.adam
+    strategy.setup_distributed()
+    trainer = _trainer(case, strategy, str(inputs.checkpoints[case.model]), rate)
+    if (rule := RULES[case.rule]) is not None:
+        name, settings = rule
+        resolved = resolve(name, settings_from_mapping(settings))
+        assert resolved is not None
+        trainer = TwoGradientTrainer.adopt(trainer, resolved)
+    seen: list[list[int]] = []
+    _note_rows(trainer, seen)
+    before = _parameters(trainer.actor)
+    trainer.replay_buffer.append(experience(inputs.batches[case.batch], rows))
+    status = trainer.ppo_train(args.algo.kl.init_coef)
+    kinds = [type(trainer).__name__, type(trainer.actor.model.optimizer).__name__]
+    record = Record(before, _parameters(trainer.actor), seen, status, rate, kinds)
+    trainer.actor.model.destroy()
+    return record
+
+
+def rows_of_rank(rows: int) -> list[int]:
+    """Every rank's rows, side by side."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    each = rows // ranks
+    return list(range(rank * each, (rank + 1) * each))
+
+
+def _trainer(case: Case, strategy: Any, checkpoint: str, rate: float) -> Any:
+    args = strategy.args
+    actor = Actor(
+        checkpoint,
+        attn_implementation="eager",
+        param_dtype=args.ds.param_dtype,
+        ds_config=strategy.get_ds_train_config(),
+    )
+    if case.checkpointing:
+        reentrant = case.checkpointing == "reentrant"
+        actor.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    adam = {"lr": rate, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
+    settings = {
+        "optim": "adam",
+        "adam": adam,
+        "muon": {},
+        "lr_scheduler": "constant",
+        "lr_warmup_ratio": 0.0,
+        "max_norm": case.max_norm,
+        "scheduler_steps": 100,
+    }
+    actor, optimizer, scheduler = strategy.prepare((actor, settings))
+    return ActorPPOTrainer(
+        strategy,
+        actor,
+        ema_model=None,
+        actor_optim=optimizer,
+        actor_scheduler=scheduler,
+        micro_train_batch_size=args.train.micro_batch_size,
+        dataloader_pin_memory=False,
+    )
+
+
+def _note_rows(trainer: Any, seen: list[list[int]]) -> None:
+    stock = trainer.training_step
+
+    def training_step(experience: Any, *arguments: Any) -> Any:
+        seen.append([int(row) for row in experience.info["row"]])
+        return stock(experience, *arguments)
+
+    trainer.training_step = training_step
+
+
+def _parameters(actor: Any) -> dict[str, Tensor]:
+    """Whole, on every rank."""
+    named = list(actor.model.module.named_parameters())
+    with deepspeed.zero.GatheredParameters(
+        [p for _, p in named], enabled=any(hasattr(p, "ds_id") for _, p in named)
+    ):
+        return {name: p.detach().float().clone() for name, p in named if p.requires_grad}
+
+
+def experience(trajectories: Sequence[Trajectory], rows: Sequence[int]) -> Experience:
+    """Rows of a mini-batch as OpenRLHF keeps them: prompt and answer, padded on the right."""
+    chosen = [trajectories[row] for row in rows]
+    return Experience(
+        sequences=_padded([torch.cat([t.prompt, t.response]) for t in chosen]),
+        attention_mask=_padded([torch.ones(len(t.prompt) + len(t.response)).long() for t in chosen]),
+        action_mask=_padded([_after_prompt(t, t.mask) for t in chosen]).bool(),
+        action_log_probs=_padded([_after_prompt(t, t.old_log_probs) for t in chosen]),
+        base_action_log_probs=_padded([_after_prompt(t, t.ref_log_probs) for t in chosen]),
+        advantages=_padded([_after_prompt(t, t.advantages) for t in chosen]),
+        total_length=torch.tensor([len(t.prompt) + len(t.response) for t in chosen]),
+        info={"row": [float(row) for row in rows]},
+    )
+
+
+def _after_prompt(trajectory: Trajectory, values: Tensor) -> Tensor:
+    """(P + T - 1,) values of the predicted tokens, zero inside the prompt."""
+    return torch.cat([values.new_zeros(len(trajectory.prompt) - 1), values])
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
