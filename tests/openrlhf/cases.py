@@ -27,10 +27,10 @@ class Case:
         batch: key of `tests.distributed.inputs.BATCHES`; of the model.
         ranks: numbers of processes it is run with.
         arguments: OpenRLHF's, with `__` for dots.
-        epochs: optimizer steps, if a buffer is one window.
         adam: AdamW with a usual rate instead of a plain gradient step.
         max_norm: of the clipped gradient, 0 for none.
         checkpointing: recompute activations: `reentrant` or `not_reentrant`.
+        beta: the KL coefficient.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Case:
     adam: bool = False
     max_norm: float = 0.0
     checkpointing: str | None = None
+    beta: float = 0.05
 
 
 def _of_stages() -> list[Case]:

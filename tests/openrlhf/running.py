@@ -66,7 +66,7 @@ def run_case(case: Case, inputs: Inputs) -> Record:
     _note_rows(trainer, seen)
     before = _parameters(trainer.actor)
     trainer.replay_buffer.append(experience(inputs.batches[case.batch], rows))
-    status = trainer.ppo_train(args.algo.kl.init_coef)
+    status = trainer.ppo_train(case.beta)
     kinds = [type(trainer).__name__, type(trainer.actor.model.optimizer).__name__]
     record = Record(before, _parameters(trainer.actor), seen, status, rate, kinds)
     trainer.actor.model.destroy()
