@@ -1,5 +1,6 @@
 """What lets OpenRLHF's and DeepSpeed's own classes run without an accelerator; test support."""
 
+import functools
 import os
 from typing import Any
 
@@ -26,6 +27,13 @@ def prepare() -> None:
     # Otherwise its shared-memory collectives are compiled at the first start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+    # Gathering several parameters, DeepSpeed waits for the last gather alone. On a stream that is
+    # enough; gloo's threads finish in any order, and weights come out as uninitialised memory.
+    for name in ("all_gather", "all_gather_into_tensor"):
+        waited_for = _waited_for(getattr(deepspeed.comm.comm, name))
+        for module in (deepspeed.comm, deepspeed.comm.comm):
+            setattr(module, name, waited_for)
+
     from openrlhf.utils import utils
     from openrlhf.utils.deepspeed import deepspeed as strategies
 
@@ -33,6 +41,17 @@ def prepare() -> None:
     utils.convert_to_torch_dtype = lambda name: torch.float32 if name == "fp32" else of_half(name)
     mesh_of = strategies.init_device_mesh
     strategies.init_device_mesh = lambda _, *shape, **names: mesh_of("cpu", *shape, **names)
+
+
+def _waited_for(collective: Any) -> Any:
+    @functools.wraps(collective)
+    def call(*arguments: Any, **named: Any) -> Any:
+        handle = collective(*arguments, **named)
+        if handle is not None:
+            handle.wait()
+        return handle
+
+    return call
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 # Bindings to a host; they may import everything above, and nobody may import them.
-HOSTS = ("verl", "verl_cpu")
+HOSTS = ("verl", "verl_cpu", "openrlhf")
 # What a user starts; imported by nobody but each other. The command line looks hosts up when it
 # runs a command that needs one; the demo is a run of veRL on the CPU; plots read logs.
 APPLICATIONS = ("cli", "demo", "plots")
