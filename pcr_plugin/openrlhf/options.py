@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             nargs="+" if key == "scope" else None,
             metavar="VALUE",
-            help=f"default {str(default).lower() if isinstance(default, bool) else default}",
+            help=f"default {_written(default)}",
         )
 
 
@@ -56,6 +56,12 @@ def _keys(prefix: str, kind: type) -> list[tuple[str, Any]]:
         else:
             found.append((prefix + each.name, each.default))
     return found
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def rule_of(args: Any) -> UpdateRule | None:
@@ -105,5 +111,3 @@ def _value(key: str, text: Any) -> Any:
         except ValueError:
             continue
     return text
-
-

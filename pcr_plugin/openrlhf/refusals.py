@@ -81,8 +81,8 @@ def _check_kl(kl: Any) -> None:
         reject(
             "--algo.kl.use_loss",
             kl.use_loss,
-            "the stability gradient is the gradient of the KL loss; set --algo.kl.use_loss (without "
-            "it OpenRLHF puts the KL into the reward)",
+            "the stability gradient is the gradient of the KL loss; set --algo.kl.use_loss "
+            "(without it OpenRLHF puts the KL into the reward)",
         )
     if not kl.init_coef > 0:
         reject(

@@ -80,9 +80,7 @@ class TwoGradientTrainer(ActorPPOTrainer):
         stability = self.two_gradients.expect(kl_ctl, "stability")
         ema_model, self.ema_model = self.ema_model, None
         try:
-            super().training_step(
-                replace(experience, info=dict(experience.info)), stability, *rest
-            )
+            super().training_step(replace(experience, info=dict(experience.info)), stability, *rest)
         finally:
             self.ema_model = ema_model
         random_state.restore()

@@ -27,7 +27,9 @@ class TwoGradientPolicyActor(_Stock):
         """
         rule = rule_of(strategy.args)
         if rule is None:
-            raise ValueError("--actor.update_rule has not reached the worker; this is an error of ours")
+            raise ValueError(
+                "--actor.update_rule has not reached the worker; this is an error of ours"
+            )
         super().init_model_from_pretrained(strategy, *arguments, **named)
         self.trainer = TwoGradientTrainer.adopt(self.trainer, rule)
         if _STATE in self.checkpoint_states:

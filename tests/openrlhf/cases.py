@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+# Below the norm of every combined gradient.
+_CLIPPED = 0.1
 # Name to `--actor.update_rule` and the fields below `--actor.pcr`; None is OpenRLHF's own trainer.
 RULES: dict[str, tuple[str, dict[str, Any]] | None] = {
     "stock": None,
@@ -31,6 +33,7 @@ class Case:
         max_norm: of the clipped gradient, 0 for none.
         checkpointing: recompute activations: `reentrant` or `not_reentrant`.
         beta: the KL coefficient.
+        entropy: coefficient of the entropy bonus.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Case:
     max_norm: float = 0.0
     checkpointing: str | None = None
     beta: float = 0.05
+    entropy: float = 0.0
 
 
 def _of_stages() -> list[Case]:
@@ -62,6 +66,52 @@ def _of_stages() -> list[Case]:
     return found
 
 
-CASES = [
-    *_of_stages(),
-]
+def _more() -> list[Case]:
+    """What differs from `_of_stages` in one respect."""
+    dynamic = {"train__dynamic_batch_enable": True}
+    entropy = {"actor__entropy_coef": 0.02}
+    found = [
+        Case(name="masked", rule="pcr", batch="masked"),
+        Case(name="robust", rule="robust"),
+        Case(name="entropy", rule="pcr", arguments=entropy, entropy=0.02),
+        Case(name="two_forward", rule="two_forward"),
+        Case(name="lora", rule="pcr", model="lora", batch="lora"),
+        Case(name="overlap", rule="pcr", arguments={"ds__overlap_comm": True}),
+        Case(name="clipped", rule="pcr", max_norm=_CLIPPED),
+        Case(name="reentrant", rule="pcr", checkpointing="reentrant"),
+        Case(name="zero2-dynamic-stock", rule="stock", arguments=dynamic),
+        Case(name="bf16-stock", rule="stock", arguments={"ds__param_dtype": "bf16"}),
+        Case(name="bf16-sum", rule="sum", arguments={"ds__param_dtype": "bf16"}),
+    ]
+    for stage in (1, 2, 3):
+        of_stage = {"ds__zero_stage": stage}
+        found += [
+            Case(
+                name=f"zero{stage}-checkpointing",
+                rule="pcr",
+                arguments=of_stage,
+                checkpointing="not_reentrant",
+            ),
+            Case(name=f"zero{stage}-dynamic", rule="pcr", arguments=dynamic | of_stage),
+            Case(
+                name=f"zero{stage}-offload",
+                rule="pcr",
+                arguments={"ds__adam_offload": True} | of_stage,
+                max_norm=_CLIPPED,
+            ),
+        ]
+    for stage in (0, 2, 3):
+        for rule in ("stock", "sum"):
+            found.append(
+                Case(
+                    name=f"adam{stage}-{rule}",
+                    rule=rule,
+                    arguments={"ds__zero_stage": stage, "train__max_epochs": 2},
+                    adam=True,
+                    max_norm=_CLIPPED,
+                )
+            )
+    return found
+
+
+CASES = [*_of_stages(), *_more()]

@@ -48,7 +48,7 @@ def expected(case: Case, records: Sequence[Record], inputs: Inputs) -> Step:
         architecture,
         inputs.batches[case.batch],
         units_of(case, records),
-        Objective(kl="k2"),
+        Objective(kl="k2", entropy=case.entropy),
     )
     blocks = blocks_of(architecture, "mlp")
     return step(gradients, blocks, _RULES[case.rule], case.beta)

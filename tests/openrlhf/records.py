@@ -29,11 +29,11 @@ class Record:
 
     def gradient(self) -> dict[str, Tensor]:
         """Of a single plain gradient step: what the parameters have moved by."""
-        return {n: (w.double() - self.after[n].double()) / self.rate for n, w in self.before.items()}
+        return {
+            n: (w.double() - self.after[n].double()) / self.rate for n, w in self.before.items()
+        }
 
 
 def read(folder: Path, ranks: int) -> list[dict[str, Record]]:
     """The records of all ranks."""
-    return [
-        torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)
-    ]
+    return [torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)]

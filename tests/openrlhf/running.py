@@ -18,6 +18,8 @@ from tests.distributed.inputs import Inputs
 from tests.openrlhf.arguments import arguments
 from tests.openrlhf.cases import RULES, Case
 from tests.openrlhf.records import Record
+from tests.oracle.architecture import LINEARS
+from tests.support.tiny_model import MODELS
 from tests.support.trajectory import Trajectory
 
 # So large that rounding of the parameters is far below the error of a gradient.
@@ -56,7 +58,7 @@ def run_case(case: Case, inputs: Inputs) -> Record:
     )
     strategy.plain = not case.adam
     strategy.setup_distributed()
-    trainer = _trainer(case, strategy, str(inputs.checkpoints[case.model]), rate)
+    trainer = _trainer(case, strategy, inputs, rate)
     if (rule := RULES[case.rule]) is not None:
         name, settings = rule
         resolved = resolve(name, settings_from_mapping(settings))
@@ -80,14 +82,28 @@ def rows_of_rank(rows: int) -> list[int]:
     return list(range(rank * each, (rank + 1) * each))
 
 
-def _trainer(case: Case, strategy: Any, checkpoint: str, rate: float) -> Any:
-    args = strategy.args
+def _actor(case: Case, strategy: Any, inputs: Inputs) -> Actor:
+    architecture = MODELS[case.model]
     actor = Actor(
-        checkpoint,
+        str(inputs.checkpoints[case.model]),
         attn_implementation="eager",
-        param_dtype=args.ds.param_dtype,
+        param_dtype=strategy.args.ds.param_dtype,
         ds_config=strategy.get_ds_train_config(),
+        lora_rank=architecture.lora_rank,
+        lora_alpha=architecture.lora_alpha,
+        target_modules=[f"{kind}_proj" for kinds in LINEARS.values() for kind in kinds],
     )
+    if architecture.lora_rank:
+        # OpenRLHF makes new adapters, of which one factor is zero.
+        adapters = {n: w for n, w in inputs.weights[case.model].items() if ".lora_" in n}
+        missing = actor.model.load_state_dict(adapters, strict=False)
+        assert not missing.unexpected_keys
+    return actor
+
+
+def _trainer(case: Case, strategy: Any, inputs: Inputs, rate: float) -> Any:
+    args = strategy.args
+    actor = _actor(case, strategy, inputs)
     if case.checkpointing:
         reentrant = case.checkpointing == "reentrant"
         actor.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -137,7 +153,9 @@ def experience(trajectories: Sequence[Trajectory], rows: Sequence[int]) -> Exper
     chosen = [trajectories[row] for row in rows]
     return Experience(
         sequences=_padded([torch.cat([t.prompt, t.response]) for t in chosen]),
-        attention_mask=_padded([torch.ones(len(t.prompt) + len(t.response)).long() for t in chosen]),
+        attention_mask=_padded(
+            [torch.ones(len(t.prompt) + len(t.response)).long() for t in chosen]
+        ),
         action_mask=_padded([_after_prompt(t, t.mask) for t in chosen]).bool(),
         action_log_probs=_padded([_after_prompt(t, t.old_log_probs) for t in chosen]),
         base_action_log_probs=_padded([_after_prompt(t, t.ref_log_probs) for t in chosen]),

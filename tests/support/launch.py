@@ -23,6 +23,8 @@ def run_ranks(
     timeout: float = 400,
     preloaded: str | None = None,
     beside: Sequence[tuple[Path, Sequence[str]]] = (),
+    python: Path | None = None,
+    search: Sequence[Path] = (),
 ) -> None:
     """Run `python -m module <rank> <ranks> <folder> <arguments>` once per rank.
 
@@ -37,10 +39,15 @@ def run_ranks(
         preloaded: module that the ranks need, imported once for all launches of a session.
         beside: folders and arguments of further launches at the same time: ranks wait for each
             other, and while some do others compute.
+        python: the interpreter of another environment.
+        search: folders in which it finds modules, beside the root of the repository.
 
     Raises:
         RuntimeError: a rank failed or took too long; shows the ends of all logs.
     """
+    environment = _environment()
+    if python is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, *search)))
     processes: list[Process] = []
     logs: list[Path] = []
     try:
@@ -49,7 +56,12 @@ def run_ranks(
             for rank in range(ranks):
                 logs.append(place / f"rank{rank}.log")
                 command = [str(rank), str(ranks), str(place), *further]
-                processes.append(_start(module, command, logs[-1], preloaded))
+                if preloaded is not None:
+                    forked = Forked(preloaded, module, command, environment, logs[-1])
+                    processes.append(forked)
+                else:
+                    start = [str(python or sys.executable), "-m", module, *command]
+                    processes.append(_start(start, environment, logs[-1]))
         _wait(processes, timeout)
     finally:
         for process in processes:
@@ -61,16 +73,10 @@ def run_ranks(
         raise RuntimeError("\n".join(ends))
 
 
-def _start(module: str, arguments: Sequence[str], log: Path, preloaded: str | None) -> Process:
-    if preloaded is not None:
-        return Forked(preloaded, module, arguments, _environment(), log)
+def _start(command: Sequence[str], environment: dict[str, str], log: Path) -> Process:
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            env=_environment(),
-            stdout=out,
-            stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
         )
 
 

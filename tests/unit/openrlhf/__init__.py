@@ -1,0 +1,1 @@
+"""What of the OpenRLHF binding needs neither OpenRLHF nor DeepSpeed."""
