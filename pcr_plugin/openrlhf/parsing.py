@@ -38,7 +38,7 @@ def options_added(parsed: Callable[[argparse.Namespace], None]) -> Iterator[None
         parsed(found)
         return found
 
-    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[assignment, method-assign]
+    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
     try:
         yield
     finally:

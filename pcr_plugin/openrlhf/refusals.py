@@ -43,8 +43,8 @@ def check_arguments(args: Any, rule: UpdateRule) -> None:
             why = reason + _TWO_UNITS if reason.endswith(" ") else reason
             reject("--" + key, value, f"{why}; only {allowed} with --actor.update_rule")
     _check_stage(args)
-    if rule.settings.passes == "shared_forward" and (reason := why_not_shared(args)):
-        reject("--actor.pcr.passes", "shared_forward", f"{reason}; use auto or two_forward")
+    if rule.settings.passes == "shared_forward" and (obstacle := why_not_shared(args)):
+        reject("--actor.pcr.passes", "shared_forward", f"{obstacle}; use auto or two_forward")
     _check_units(args.train, rule)
 
 

@@ -21,6 +21,7 @@ class TwoGradientTrainer(ActorPPOTrainer):
     """
 
     two_gradients: Step
+    ema_model: Any
 
     @classmethod
     def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> "TwoGradientTrainer":

@@ -19,6 +19,8 @@ _Stock: Any = ppo_actor.PolicyModelActor.__ray_metadata__.modified_class.__ray_a
 class TwoGradientPolicyActor(_Stock):
     """The stock actor; its rule travels in OpenRLHF's own arguments."""
 
+    trainer: Any
+
     def init_model_from_pretrained(self, strategy: Any, *arguments: Any, **named: Any) -> None:
         """Build everything as stock, then let a trainer with a rule take over.
 

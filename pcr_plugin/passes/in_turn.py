@@ -78,8 +78,8 @@ class InTurn:
         s = self._whole(Objective.STABILITY)
         self._gradients.finish_rest()
         self._gradients.add(p, [1.0] * len(p))
-        for objective, whole in ((Objective.STABILITY, s), (Objective.PLASTICITY, p)):
-            self._estimator.end_pass(objective, lambda whole=whole: whole)
+        self._estimator.end_pass(Objective.STABILITY, lambda: s)
+        self._estimator.end_pass(Objective.PLASTICITY, self._gradients.read)
         self._around.close()
         self._micro_batches, self._sums = 0, {}
         return GradientPair(s)

@@ -35,6 +35,7 @@ def relative_error(stage: int, *, marked: bool) -> float:
         config={
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
+            "gradient_clipping": 0.0,
             "zero_optimization": {"stage": stage},
             "zero_allow_untested_optimizer": True,
             "optimizer": {"type": "SGD", "params": {"lr": 1.0}},
