@@ -39,10 +39,13 @@ class TwoGradientPolicyActor(_Stock):
             average.load_state_dict(self.checkpoint_states[_STATE])
         logger.warning("pcr-plugin: %s", rule.describe())
 
-    def save_checkpoint(self, tag: str, client_states: Any = None, **named: Any) -> None:
+    def save_checkpoint(
+        self, tag: str, client_states: Any = None, *arguments: Any, **named: Any
+    ) -> None:
         """The stock checkpoint, with the moving averages in its client state."""
         state = self.trainer.two_gradients.update.average.state_dict()
-        super().save_checkpoint(tag, {**(client_states or {}), _STATE: state}, **named)
+        states = {**(client_states or {}), _STATE: state}
+        super().save_checkpoint(tag, states, *arguments, **named)
 
 
 def remote() -> Any:

@@ -56,3 +56,18 @@ def _waited_for(collective: Any) -> Any:
 
 def _nothing(*_: Any, **__: Any) -> None:
     pass
+
+
+def prepare_workers() -> None:
+    """`prepare` for Ray's workers, whose AdamW has to be torch's: DeepSpeed's is compiled."""
+    prepare()
+    from openrlhf.utils.deepspeed import DeepspeedStrategy
+
+    stock = DeepspeedStrategy.get_ds_train_config
+
+    def with_torch_adam(self: Any, optim_dict: Any = None, *, max_norm: Any = None) -> Any:
+        if optim_dict is not None:
+            optim_dict["params"]["torch_adam"] = True
+        return stock(self, optim_dict, max_norm=max_norm)
+
+    DeepspeedStrategy.get_ds_train_config = with_torch_adam
