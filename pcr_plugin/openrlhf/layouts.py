@@ -39,13 +39,9 @@ def slots_of(engine: Any) -> Slots:
                 "DeepSpeed 0.19.6 then reduces wrongly, with or without a rule; leave it at true",
             )
         return PartitionedSlots(engine)
-    # Without ZeRO and in float32 DeepSpeed steps with the plain optimizer.
-    if stage == 0 and not hasattr(engine.optimizer, "optimizer"):
+    # In float32 DeepSpeed then steps with the plain optimizer, in bf16 with a copy in float32; both
+    # read `parameter.grad`.
+    if stage == 0:
         return ReplicatedSlots(engine)
-    allowed = "ZeRO-1, 2 or 3 with --ds.param_dtype bf16; ZeRO-1 without --ds.grad_accum_dtype"
-    return _refused(stage, kind.__name__, allowed)
-
-
-def _refused(stage: int, optimizer: str, allowed: str) -> Slots:
-    reject("--ds.zero_stage", f"{stage} ({optimizer})", allowed)
+    reject("--ds.zero_stage", f"{stage} ({kind.__name__})", "DeepSpeed's plain ZeRO optimizers")
     raise AssertionError("unreachable")

@@ -80,9 +80,11 @@ def _more() -> list[Case]:
         Case(name="clipped", rule="pcr", max_norm=_CLIPPED),
         Case(name="reentrant", rule="pcr", checkpointing="reentrant"),
         Case(name="zero2-dynamic-stock", rule="stock", arguments=dynamic),
-        Case(name="bf16-stock", rule="stock", arguments={"ds__param_dtype": "bf16"}),
-        Case(name="bf16-sum", rule="sum", arguments={"ds__param_dtype": "bf16"}),
     ]
+    for stage in (0, 1, 2, 3):
+        for rule in ("stock", "sum", "pcr"):
+            of_bf16 = {"ds__param_dtype": "bf16", "ds__zero_stage": stage}
+            found.append(Case(name=f"bf16_{stage}-{rule}", rule=rule, arguments=of_bf16))
     for stage in (1, 2, 3):
         of_stage = {"ds__zero_stage": stage}
         found += [

@@ -123,7 +123,9 @@ def test_stock_dynamic_batches_lose_micro_batches_on_zero2(runs: Runs) -> None:
     assert min(errors.values()) > 0.1
 
 
-def test_bf16_sum_is_the_stock_update_within_its_rounding(runs: Runs) -> None:
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_sum_is_the_stock_update_within_its_rounding(runs: Runs, stage: int) -> None:
     """Stock adds micro-batches up in bf16, with a rule they are added in float32."""
-    stock, own = (runs.of(f"bf16-{rule}")[0].gradient() for rule in ("stock", "sum"))
+    stock, own = (runs.of(f"bf16_{stage}-{rule}")[0].gradient() for rule in ("stock", "sum"))
     assert norm(difference(own, stock)) < 2e-2 * norm(stock)
+    assert runs.of(f"bf16_{stage}-pcr")[0].status["pcr/conflict_rate"] > 0
