@@ -45,7 +45,7 @@ def check_arguments(args: Any, rule: UpdateRule) -> None:
     _check_stage(args)
     if rule.settings.passes == "shared_forward" and (obstacle := why_not_shared(args)):
         reject("--actor.pcr.passes", "shared_forward", f"{obstacle}; use auto or two_forward")
-    _check_units(args.train, rule)
+    _check_units(args, rule)
 
 
 def _value(args: Any, key: str, default: Any) -> Any:
@@ -120,14 +120,26 @@ def _check_stage(args: Any) -> None:
         )
 
 
-def _check_units(train: Any, rule: UpdateRule) -> None:
-    if train.dynamic_batch_enable or not rule.needs_variance:
+def _check_units(args: Any, rule: UpdateRule) -> None:
+    train = args.train
+    if train.dynamic_batch_enable:
         return
-    units = train.batch_size // train.micro_batch_size
-    if units < 2:
+    key, size, units = "--train.micro_batch_size", train.micro_batch_size, train.batch_size
+    units //= size
+    if rule.settings.variance.estimator == "split_half":
+        ranks = _value(args, "actor.num_nodes", 1) * _value(args, "actor.num_gpus_per_node", 1)
+        if units // ranks < 2:
+            most = train.batch_size // ranks // 2
+            reject(
+                key,
+                size,
+                f"split_half needs two micro-batches on each of {ranks} ranks; at "
+                f"most {most} with --train.batch_size {train.batch_size}",
+            )
+    elif rule.needs_variance and units < 2:
         reject(
-            "--train.micro_batch_size",
-            train.micro_batch_size,
+            key,
+            size,
             f"the variance is measured over micro-batches and --train.batch_size "
             f"{train.batch_size} makes {units}; at most {train.batch_size // 2}",
         )

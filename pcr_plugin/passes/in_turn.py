@@ -24,7 +24,8 @@ class InTurn:
     """Collects a step's two gradients from backward passes that the host runs.
 
     Args:
-        gradients: the host's gradients, of which there are none before a backward pass.
+        gradients: the host's gradients, of which there are none before a backward pass; what
+            `keep_rest` keeps is set aside until `finish_rest`, and never multiplied again.
         estimator: measures the variances; halves are every other micro-batch.
     """
 

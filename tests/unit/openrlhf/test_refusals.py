@@ -93,5 +93,12 @@ def test_auto_takes_one_forward_pass_elsewhere() -> None:
     assert takes_two_forward_passes(arguments(), rule(passes="two_forward"))
 
 
+def test_halves_need_two_micro_batches_on_every_rank() -> None:
+    halves = rule(variance={"estimator": "split_half"})
+    check_arguments(arguments(actor__num_nodes=1, actor__num_gpus_per_node=3), halves)
+    with pytest.raises(ValueError, match=r"micro_batch_size=2.*each of 4 ranks; at most 1"):
+        check_arguments(arguments(actor__num_nodes=2, actor__num_gpus_per_node=2), halves)
+
+
 def test_one_micro_batch_is_enough_for_rules_without_a_variance() -> None:
     check_arguments(arguments(train__micro_batch_size=12), rule("pcgrad"))
