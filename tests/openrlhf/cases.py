@@ -13,7 +13,7 @@ RULES: dict[str, tuple[str, dict[str, Any]] | None] = {
     "robust": ("pcr", {"preset": "robust"}),
     "pcgrad": ("pcgrad", {}),
     "soft": ("soft", {"alpha": 0.3}),
-    "two_forward": ("pcr", {"passes": "two_forward"}),
+    "two_forward": ("pcr", {"passes": "two_forward", "log_blocks": True}),
     "split_half": ("pcr", {"variance": {"estimator": "split_half"}}),
 }
 
