@@ -1,14 +1,9 @@
-"""`python -m pcr_plugin.openrlhf`: help, refusals, and the rule in the workers of real Ray."""
+"""`python -m pcr_plugin.openrlhf`: help and refusals."""
 
-import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.distributed.inputs import Inputs
 from tests.openrlhf.conftest import STAND_INS
 from tests.support.forking import ROOT
 
@@ -46,38 +41,3 @@ def test_a_recipe_without_kl_loss_stops_before_ray(openrlhf_python: Path) -> Non
     assert stopped.returncode != 0
     assert "--algo.kl.use_loss=False is not possible" in stopped.stderr
     assert "Started a local Ray instance" not in stopped.stderr
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, openrlhf_python: Path) -> dict[str, Any]:
-    """What the actors of two runs, with the flag and without, have said."""
-    folder = tmp_path_factory.mktemp("command")
-    Inputs.create(folder)
-    result = run(openrlhf_python, "tests.openrlhf.command", str(folder))
-    assert result.returncode == 0, result.stderr[-6000:]
-    said: dict[str, Any] = json.loads((folder / "found.json").read_text())
-    return said
-
-
-def test_the_flag_reaches_the_workers(found: dict[str, Any]) -> None:
-    for actor in found["rule"]:
-        assert actor["actor"] == "pcr_plugin.openrlhf.worker.TwoGradientPolicyActor"
-        assert actor["trainer"] == "TwoGradientTrainer"
-        assert actor["strategy"] == "TwoGradientStrategy"
-        assert actor["status"]["pcr/active"] == 1.0
-        assert 0 < actor["status"]["pcr/conflict_rate"] <= 1
-
-
-def test_without_the_flag_the_workers_are_stock(found: dict[str, Any]) -> None:
-    for actor in found["stock"]:
-        assert actor["actor"].endswith("PolicyModelActor")
-        assert "pcr_plugin" not in actor["actor"]
-        assert actor["trainer"] == "ActorPPOTrainer"
-        assert actor["strategy"] == "DeepspeedStrategy"
-        assert not [name for name in actor["status"] if name.startswith("pcr/")]
-
-
-def test_stock_metrics_keep_their_names(found: dict[str, Any]) -> None:
-    for with_rule, stock in zip(found["rule"], found["stock"], strict=True):
-        own = {name for name in with_rule["status"] if not name.startswith("pcr/")}
-        assert own == set(stock["status"])
