@@ -17,7 +17,7 @@ from tests.distributed.inputs import Inputs
 from tests.distributed.recipe import Recipe
 from tests.distributed.recomputed import CHECKPOINTED
 from tests.distributed.records import CaseRecord, StepRecord
-from tests.distributed.running import build, run_step
+from tests.distributed.running import build, failed_step, run_step
 
 # In the second step the model is known.
 TWO_STEPS = Recipe(name="checkpointed", checkpointing=True, batches=("mixed", "mixed"))
@@ -112,7 +112,7 @@ def broken_chain(inputs: Inputs, folder: Path) -> CaseRecord:
     actor, engine = build(Case(recipe=TWO_STEPS, variant="paper"), inputs)
     run_step(TWO_STEPS, inputs, actor, engine, 0)
     _between(engine.module.model.layers[2], Tensor.clone)
-    return _failed(TWO_STEPS, inputs, actor, engine)
+    return failed_step(TWO_STEPS, inputs, actor, engine)
 
 
 def way_around(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
@@ -126,16 +126,7 @@ def way_around(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
 
     _between(engine.module.model.layers[2], keep)
     engine.module.model.norm.register_forward_pre_hook(lambda _, inputs: inputs[0] + seen[0])
-    return _failed(CHECKPOINTED, inputs, actor, engine)
-
-
-def _failed(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any) -> CaseRecord:
-    record = CaseRecord()
-    try:
-        run_step(recipe, inputs, actor, engine, 0)
-    except RuntimeError as error:
-        record.error = f"{type(error).__name__}: {error}"
-    return record
+    return failed_step(CHECKPOINTED, inputs, actor, engine)
 
 
 # Name to function and the numbers of ranks, as `scenarios.SCENARIOS` has them.

@@ -120,6 +120,23 @@ def run_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any, step: int)
     return record
 
 
+def failed_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any) -> CaseRecord:
+    """One step that may end with a RuntimeError, which the record then has.
+
+    Args:
+        recipe: what is trained.
+        inputs: models and mini-batches.
+        actor: its configuration.
+        engine: the engine.
+    """
+    record = CaseRecord()
+    try:
+        run_step(recipe, inputs, actor, engine, 0)
+    except RuntimeError as error:
+        record.error = f"{type(error).__name__}: {error}"
+    return record
+
+
 def mini_batch(
     recipe: Recipe, inputs: Inputs, step: int, replica: tuple[int, int] | None = None
 ) -> Any:

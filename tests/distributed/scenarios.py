@@ -21,7 +21,7 @@ from tests.distributed.recipe import Recipe
 from tests.distributed.recomputed import CHECKPOINTED
 from tests.distributed.recomputing import RECOMPUTING
 from tests.distributed.records import CaseRecord, StepRecord
-from tests.distributed.running import LOSS_SCALE, build, run_step
+from tests.distributed.running import LOSS_SCALE, build, failed_step, run_step
 
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
 _SKIPPING = {s: Recipe(name="skipping", strategy=s) for s in ("fsdp", "fsdp2")}
@@ -117,16 +117,7 @@ def unseen_gradient(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
         return linear(inner, mlp.down_proj.weight)
 
     mlp.forward = fused
-    return _failed_step(recipe, inputs, actor, engine)
-
-
-def _failed_step(recipe: Recipe, inputs: Inputs, actor: Any, engine: Any) -> CaseRecord:
-    record = CaseRecord()
-    try:
-        run_step(recipe, inputs, actor, engine, 0)
-    except RuntimeError as error:
-        record.error = f"{type(error).__name__}: {error}"
-    return record
+    return failed_step(recipe, inputs, actor, engine)
 
 
 def different_parameters(inputs: Inputs, folder: Path) -> CaseRecord:
@@ -139,7 +130,7 @@ def different_parameters(inputs: Inputs, folder: Path) -> CaseRecord:
     mlp = engine.module.model.layers[1].mlp
     cut_off = (mlp.gate_proj, mlp.up_proj)[dist.get_rank()]
     cut_off.register_forward_hook(lambda module, positional, output: output.detach())
-    return _failed_step(recipe, inputs, actor, engine)
+    return failed_step(recipe, inputs, actor, engine)
 
 
 def first_weighs(inputs: Inputs, folder: Path) -> CaseRecord:
