@@ -3,11 +3,12 @@
 The steps and the copies are the library's: gradients cleared before every loss, cloned and
 concatenated after it; every vector copied, projected on every other in random order where their
 product is negative, the copies stacked and averaged; the result cut, cloned and set. Added is only
-that vectors add up over micro-batches, and with them that gradients are set once, at the end.
+that vectors add up over micro-batches, and with them that gradients are set once, at the end, and
+that parameters can be left out of the projection.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,10 +19,17 @@ class FlattenedPCGrad:
 
     Args:
         optimizer: its parameters are trained.
+        projects: whether a parameter is one of those whose gradients are projected; the others
+            get the mean of their two.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        projects: Callable[[Tensor], bool] = lambda _: True,
+    ) -> None:
         self._optimizer = optimizer
+        self._projects = projects
         self._vectors: list[Tensor] = []
 
     def backward(self, losses: Sequence[Tensor]) -> None:
@@ -55,9 +63,11 @@ class FlattenedPCGrad:
 
     def _projected(self) -> Tensor:
         copies = [vector.clone() for vector in self._vectors]
-        for copy in copies:
+        # Those that are projected come first, see `_trained`.
+        size = sum(p.numel() for p in self._trained() if self._projects(p))
+        for copy in (each[:size] for each in copies):
             random.shuffle(self._vectors)
-            for other in self._vectors:
+            for other in (each[:size] for each in self._vectors):
                 product = torch.dot(copy, other)
                 if product < 0:
                     copy -= product * other / other.norm() ** 2
@@ -65,4 +75,5 @@ class FlattenedPCGrad:
 
     def _trained(self) -> list[Tensor]:
         groups = self._optimizer.param_groups
-        return [p for group in groups for p in group["params"] if p.grad is not None]
+        found = [p for group in groups for p in group["params"] if p.grad is not None]
+        return sorted(found, key=self._projects, reverse=True)

@@ -28,6 +28,8 @@ _HALVES = {"estimator": "split_half"}
 _PROBES = {"estimator": "sequence"}
 # One block of all parameters, as peers have it.
 _WHOLE = {"scope": "all", "block": "global"}
+# One block of the paper's scope.
+_MLPS = {"scope": "mlp", "block": "global"}
 
 VARIANTS: dict[str, Variant] = {
     "stock": Variant(),
@@ -63,11 +65,18 @@ VARIANTS: dict[str, Variant] = {
     },
     "two_forward, one block": _rule("pcgrad", passes="two_forward", **_WHOLE),
     "shared_forward, one block": _rule("pcgrad", passes="shared_forward", **_WHOLE),
+    "two_forward, MLPs only": _rule("pcgrad", passes="two_forward", **_MLPS),
+    "shared_forward, MLPs only": _rule("pcgrad", passes="shared_forward", **_MLPS),
+    "shared_forward, MLPs only, combined": _rule(
+        "pcgrad", passes="shared_forward", combine_signals=True, variance=_HALVES, **_MLPS
+    ),
     "plain torch": Variant(peer="plain"),
     "TorchJD, backward": Variant(peer="torchjd"),
     "TorchJD, sparing memory": Variant(peer="torchjd_sparing"),
     "TorchJD, mtl_backward": Variant(peer="torchjd_mtl"),
     "Pytorch-PCGrad style": Variant(peer="flattened"),
+    "TorchJD, MLPs only": Variant(peer="torchjd_mlps"),
+    "Pytorch-PCGrad style, MLPs only": Variant(peer="flattened_mlps"),
 }
 RULES = tuple(VARIANTS)[:9]
 _FEW = ("stock", "pcr (paper)", "pcr, split_half", "pcr, sequence")
@@ -84,11 +93,14 @@ _RECOMPUTED = (
 _ESTIMATORS = tuple(
     name
     for name, variant in VARIANTS.items()
-    if {"passes", "variance"} <= set(variant.settings) and "zero_advantage" not in variant.settings
+    if variant.rule == "pcr"
+    and {"passes", "variance"} <= set(variant.settings)
+    and "zero_advantage" not in variant.settings
 )
 _ZEROS = tuple(name for name, v in VARIANTS.items() if "zero_advantage" in v.settings)
-_PEERS = tuple(name for name, variant in VARIANTS.items() if variant.peer)
-_ONE_BLOCK = ("two_forward, one block", "shared_forward, one block")
+_PEERS = tuple(name for name, v in VARIANTS.items() if v.peer and "MLPs only" not in name)
+_ONE_BLOCK = tuple(name for name in VARIANTS if name.endswith(", one block"))
+_ONLY_MLPS = tuple(name for name in VARIANTS if "MLPs only" in name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +151,13 @@ LAYOUTS: dict[str, Layout] = {
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
     "passes-wide": _passes(width=1024, layers=2),
-    "passes-deep": _passes(layers=8, sequences=8),
+    "passes-deep": _passes(layers=8),
     "passes-long": _passes(prompt=128, response=896, sequences=4),
     "passes-half_without_advantage": _passes(
         ("stock", *_ZEROS), micro_batches=4, zero_advantages=0.5
     ),
     "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS)),
+    "peers-mlps": _passes(("stock", *_ONLY_MLPS)),
     "fsdp": Layout(changes={"strategy": "fsdp"}),
     "fsdp2": Layout(changes={"strategy": "fsdp2"}, variants=RULES),
     **_both("-lora", lora_rank=32),
@@ -172,7 +185,7 @@ GPU_LAYOUTS: dict[str, Layout] = {
 } | {
     "2k-peers": Layout(
         changes=_of_tokens(2048).changes,
-        variants=(*PASSES, *_ONE_BLOCK, *_PEERS),
+        variants=(*PASSES, *_ONE_BLOCK, *_ONLY_MLPS, *_PEERS),
         device="cuda",
     )
 }

@@ -3,8 +3,9 @@
 A peer is veRL's engine with the model left as it is, unsharded. So the model, its loading, the
 micro-batches, the losses, the clipping, AdamW and its schedule are the same code as in all other
 rows; only what happens between the two losses of a micro-batch and the gradient that is clipped
-is the peer's. All train every parameter. Both losses come from one forward pass. The second is
-beta times the KL, since their rules take losses and know no coefficient.
+is the peer's. All train every parameter, and project them all unless it is said. Both losses come
+from one forward pass. The second is beta times the KL, since their rules take losses and know no
+coefficient.
 """
 
 from abc import abstractmethod
@@ -40,7 +41,16 @@ DIFFERENCES = {
     "from cleared gradients, which are cloned and flattened into a vector per loss; the library "
     "knows no micro-batches, so the vectors are added up over them; at the end the projection of "
     "whole vectors, on copies of them, and the mean, as the library does it, written anew",
+    "TorchJD, MLPs only": "as `sparing memory`, with `PCGrad` on the weights of MLPs, as one "
+    "block, and `Sum` on the others",
+    "Pytorch-PCGrad style, MLPs only": "the same, with the part of the vectors that belongs to "
+    "MLPs projected",
 }
+
+
+def _in_mlp(name: str) -> bool:
+    """The paper's scope, which neither library knows."""
+    return ".mlp." in name
 
 
 class PlainEngine(FSDPEngineWithLMHead):
@@ -67,13 +77,21 @@ class PeerEngine(PlainEngine):
     """Two losses in every micro-batch, and a peer's way with them.
 
     Args:
-        actor: the actor's configuration, for the losses.
+        mlps: whether only the weights of MLPs are projected.
         **parts: of the stock engine.
     """
 
-    def __init__(self, actor: Any, **parts: Any) -> None:
+    def __init__(self, *, mlps: bool = False, **parts: Any) -> None:
         super().__init__(**parts)
-        self._actor = actor
+        self._mlps = mlps
+
+    def is_projected(self, name: str) -> bool:
+        """Whether the rule is for a parameter.
+
+        Args:
+            name: of the parameter.
+        """
+        return _in_mlp(name) or not self._mlps
 
     @abstractmethod
     def backward(self, losses: list[Tensor]) -> None:
@@ -154,11 +172,16 @@ class TorchJDEngine(PeerEngine):
 
     def finish(self) -> None:
         """From the Jacobian to the gradient."""
-        from torchjd.aggregation import PCGrad
+        from torchjd.aggregation import PCGrad, Sum
         from torchjd.autojac import jac_to_grad
 
-        shared = [p for p in self.module.parameters() if getattr(p, "jac", None) is not None]
-        jac_to_grad(shared, PCGrad(), optimize_gramian_computation=self._sparing)
+        inside, outside = [], []
+        for name, parameter in self.module.named_parameters():
+            if getattr(parameter, "jac", None) is not None:
+                (inside if self.is_projected(name) else outside).append(parameter)
+        jac_to_grad(inside, PCGrad(), optimize_gramian_computation=self._sparing)
+        if outside:
+            jac_to_grad(outside, Sum())
 
 
 class FlattenedEngine(PeerEngine):
@@ -167,7 +190,8 @@ class FlattenedEngine(PeerEngine):
     def initialize(self) -> None:
         """The stock engine, and what keeps the vectors."""
         super().initialize()
-        self._projection = FlattenedPCGrad(self.optimizer)
+        inside = {id(p) for name, p in self.module.named_parameters() if self.is_projected(name)}
+        self._projection = FlattenedPCGrad(self.optimizer, lambda p: id(p) in inside)
 
     def backward(self, losses: list[Tensor]) -> None:
         """Add the micro-batch's vectors."""
@@ -179,11 +203,13 @@ class FlattenedEngine(PeerEngine):
 
 
 _PEERS: dict[str, Callable[..., Any]] = {
-    "plain": lambda *, actor, **parts: PlainEngine(**parts),
+    "plain": PlainEngine,
     "torchjd": TorchJDEngine,
     "torchjd_sparing": partial(TorchJDEngine, sparing=True),
     "torchjd_mtl": partial(TorchJDEngine, sparing=True, mtl=True),
     "flattened": FlattenedEngine,
+    "torchjd_mlps": partial(TorchJDEngine, sparing=True, mlps=True),
+    "flattened_mlps": partial(FlattenedEngine, mlps=True),
 }
 
 
@@ -201,7 +227,6 @@ def new_peer(name: str, actor: Any, **parts: Any) -> Any:
     if torch.distributed.get_world_size() > 1:
         raise ValueError(f"{name}: measured on one process only")
     engine = _PEERS[name](
-        actor=actor,
         engine_config=replace(actor.engine),
         checkpoint_config=CheckpointConfig(),
         **parts,

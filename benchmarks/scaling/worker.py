@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.layouts import VARIANTS
-from benchmarks.measuring import timed
+from benchmarks.measuring import sized_scope, timed
 from benchmarks.scaling.collectives import counted
 from benchmarks.scaling.sizes import COUNTED, REPEATS, TIMED
 from benchmarks.update import make_update
@@ -55,9 +55,11 @@ def _counts(workload: Workload, name: str) -> dict[str, Any]:
 def _seconds(workload: Workload) -> dict[str, Any]:
     update = _update(workload, "two_forward")
     taken = [timed(update, _batch(workload, repeat))[1] for repeat in range(REPEATS + 1)]
-    gradients = update.engine._gradients
-    scope = sum(shard.numel() for shard in gradients.read() if shard is not None)
-    sizes = {"layers": workload.layers, "width": workload.width, "scope_of_a_rank": scope}
+    with sized_scope(update.engine) as scope:
+        update(_batch(workload, 0))
+    assert sum(scope) > 0
+    parameters = sum(scope) // torch.float32.itemsize
+    sizes = {"layers": workload.layers, "width": workload.width, "scope_of_a_rank": parameters}
     return {**sizes, "seconds": statistics.median(taken[1:])}
 
 

@@ -73,3 +73,26 @@ def test_output_layer_of_two_tasks_gets_their_sum(found: dict[str, Gradient]) ->
         flat(found["TorchJD, mtl_backward"], own),
         flat(found["p"], own) + BETA * flat(found["s"], own),
     )
+
+
+@pytest.mark.parametrize(
+    ("peer", "times"),
+    [
+        ("TorchJD, MLPs only", 1.0),
+        ("Pytorch-PCGrad style, MLPs only", 0.5),
+    ],
+)
+def test_of_mlps_alone_is_the_rule(found: dict[str, Gradient], peer: str, times: float) -> None:
+    inside = [name for name in found["p"] if ".mlp." in name]
+    p, s = flat(found["p"], inside), BETA * flat(found["s"], inside)
+    assert_near(flat(found[peer], inside), times * projected(p, s))
+    outside = [name for name in found["p"] if ".mlp." not in name]
+    both = flat(found["p"], outside) + BETA * flat(found["s"], outside)
+    assert_near(flat(found[peer], outside), times * both)
+
+
+def test_ours_is_the_same_rule_with_signals_combined(found: dict[str, Gradient]) -> None:
+    names = list(found["p"])
+    two = flat(found["two_forward, MLPs only"], names)
+    assert (two - flat(found["stock"], names)).norm() > 0.01 * two.norm()
+    assert_near(flat(found["shared_forward, MLPs only, combined"], names), two)
