@@ -17,6 +17,7 @@ FULL_SIZES = Sizes(steps=50, measured_every=25)
 
 # With twice as much, stock runs of one seed lost most of the skill at every beta.
 RATE = 5e-4
+# From forgetting a third of the skill to learning a fourth as much (stock, one seed).
 BETAS = (0.001, 0.01, 0.1, 0.3, 1.0)
 CENTRE = Point(rule="stock", beta=0.1, rate=RATE)
 SEEDS = range(5)
@@ -24,8 +25,13 @@ SEEDS = range(5)
 # The four that every question is asked about.
 MAIN = ("stock", "pcgrad_floor", "paper", "robust")
 OTHER_RULES = tuple(name for name in RULES if name not in (*MAIN, "observe"))
-OTHER_RATES = (RATE / 2, RATE * 2)
-OTHER_SCOPES = ("attention", "all")
+RATES = (RATE / 2, RATE, RATE * 2)
+SCOPES = ("mlp", "attention", "all")
+
+# A quarter of the questions in a step, so that the gradients are noisier.
+NOISY = replace(CENTRE, prompts=8)
+NOISY_BETAS = (0.01, 0.1, 1.0)
+NOISY_RULES = ("stock", "pcgrad_floor", "robust", "soft0.5_floor")
 
 # `main_ppo`: seeds of the whole grid, and one more at the centre.
 FULL_BETAS = (0.001, 0.01, 0.1, 1.0)
@@ -52,8 +58,13 @@ def engine() -> Design:
     parts = {
         "front": [(rule, {"beta": beta}) for rule in MAIN for beta in BETAS],
         "rules": [(rule, {}) for rule in OTHER_RULES],
-        "learning rates": [(rule, {"rate": rate}) for rule in MAIN for rate in OTHER_RATES],
-        "scopes": [(rule, {"scope": scope}) for rule in MAIN[1:] for scope in OTHER_SCOPES],
+        "learning rates": [(rule, {"rate": rate}) for rule in MAIN for rate in RATES],
+        "scopes": [(rule, {"scope": scope}) for rule in MAIN[1:] for scope in SCOPES],
+        "noise": [
+            (rule, {"beta": beta, "prompts": NOISY.prompts})
+            for rule in NOISY_RULES
+            for beta in NOISY_BETAS
+        ],
         # The stock update, measured: cosines and norms that a stock run does not have.
         "observed": [("observe", {"scope": "all"})],
     }

@@ -89,4 +89,5 @@ def name_of(point: Point) -> str:
         point: see there.
     """
     scope = f"-{point.scope}" if point.scope != "mlp" else ""
-    return f"{point.rule}{scope}-beta{point.beta:g}-lr{point.rate:g}-seed{point.seed}"
+    prompts = f"-prompts{point.prompts}" if point.prompts is not None else ""
+    return f"{point.rule}{scope}-beta{point.beta:g}-lr{point.rate:g}{prompts}-seed{point.seed}"

@@ -1,6 +1,5 @@
-"""What a model has kept: reading, and the skill that nothing asks for any more."""
+"""What a model has learnt, and what it has kept: reading, and a skill that nothing asks for."""
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +9,56 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, Qwen2Tokenizer
 
 from examples.study import tasks
-from examples.study.start import held_out_text, skill_entries
+from examples.study.start import distinct_entries, held_out_text
 from pcr_plugin.demo.perplexity import perplexity
 from pcr_plugin.demo.warm_start import IGNORED, encode
 
 PERPLEXITY = "study/perplexity"
 SKILL = "study/skill"
+SOLVED = "study/solved"
+
+
+class Exam:
+    """Questions with their right answers, for one pass of a model.
+
+    Args:
+        entries: of reasoning-gym; the answers are bare, the style that the verifier takes.
+        tokenizer: of the models.
+    """
+
+    def __init__(self, entries: Sequence[dict[str, Any]], tokenizer: Qwen2Tokenizer) -> None:
+        encoded = [encode(entry["question"], entry["answer"], tokenizer) for entry in entries]
+        self._ids = pad_sequence(
+            [ids for ids, _ in encoded], batch_first=True, padding_value=tokenizer.pad_token_id
+        )
+        labels = pad_sequence(
+            [labels for _, labels in encoded], batch_first=True, padding_value=IGNORED
+        )
+        self._wanted = labels[:, 1:]
+        self._asked = self._wanted != IGNORED
+
+    @torch.no_grad()
+    def greedy(self, model: PreTrainedModel) -> float:
+        """Share of the questions whose greedy answer is right.
+
+        Args:
+            model: in evaluation mode.
+        """
+        # It is just when every token of the right one is the likeliest.
+        likeliest = model(input_ids=self._ids).logits[:, :-1].argmax(dim=-1)
+        right = ((likeliest == self._wanted) | ~self._asked).all(dim=1)
+        return float(right.double().mean())
+
+    @torch.no_grad()
+    def sampled(self, model: PreTrainedModel) -> float:
+        """pass@1 at temperature 1 without the noise of sampling: the probability of the answers.
+
+        Args:
+            model: in evaluation mode.
+        """
+        logs = model(input_ids=self._ids).logits[:, :-1].double().log_softmax(dim=-1)
+        chosen = logs.gather(2, self._wanted.clamp(min=0).unsqueeze(2)).squeeze(2)
+        return float((chosen * self._asked).sum(dim=1).exp().mean())
 
 
 class Kept:
@@ -28,32 +71,25 @@ class Kept:
 
     def __init__(self, tokenizer: Qwen2Tokenizer, windows: int) -> None:
         self.text = held_out_text(tokenizer, windows)
-        facts = [
-            encode(entry["question"], tasks.answer(entry, random.Random(0)), tokenizer)
-            for entry in skill_entries()
-        ]
-        self._ids = pad_sequence(
-            [ids for ids, _ in facts], batch_first=True, padding_value=tokenizer.pad_token_id
-        )
-        self._labels = pad_sequence(
-            [labels for _, labels in facts], batch_first=True, padding_value=IGNORED
-        )
+        self._skill = Exam(distinct_entries(tasks.SKILL), tokenizer)
+        self._kinds = {
+            name: Exam(distinct_entries({name: settings}), tokenizer)
+            for name, settings in (tasks.TRAINED | tasks.HELD_OUT).items()
+        }
 
     def metrics(self, model: PreTrainedModel) -> dict[str, float]:
-        """Perplexity of the held-out text, and the share of the facts that are still known.
+        """What is left of reading and of the skill, and what of the questions is solved.
 
         Args:
             model: in evaluation mode.
-        """
-        return {PERPLEXITY: perplexity(model, self.text), SKILL: self._skill(model)}
 
-    @torch.no_grad()
-    def _skill(self, model: PreTrainedModel) -> float:
-        # A greedy answer is right just when every token of the right one is the likeliest.
-        likeliest = model(input_ids=self._ids).logits[:, :-1].argmax(dim=-1)
-        wanted = self._labels[:, 1:]
-        right = ((likeliest == wanted) | (wanted == IGNORED)).all(dim=1)
-        return float(right.double().mean())
+        Returns:
+            Perplexity of the held-out text, share of the skill's facts, and of every kind of
+            question the probability of the right answer, bare, as the verifier wants it.
+        """
+        found = {f"{SOLVED}/{name}": exam.sampled(model) for name, exam in self._kinds.items()}
+        reading = perplexity(model, self.text)
+        return found | {PERPLEXITY: reading, SKILL: self._skill.greedy(model)}
 
 
 @torch.no_grad()

@@ -59,6 +59,7 @@ class Point:
         beta: `kl_loss_coef`.
         rate: the optimizer's learning rate.
         scope: `pcr.scope`; says nothing under `stock`.
+        prompts: questions of a step, if not those of the sizes.
         seed: of questions, order and sampling.
     """
 
@@ -66,6 +67,7 @@ class Point:
     beta: float
     rate: float
     scope: str = "mlp"
+    prompts: int | None = None
     seed: int = 0
 
 
@@ -78,9 +80,10 @@ def overrides(point: Point, sizes: Sizes, start: Start, folder: Path) -> list[st
         start: the model and the questions.
         folder: for what is written.
     """
-    rows = sizes.prompts * sizes.answers
+    prompts = point.prompts or sizes.prompts
+    rows = prompts * sizes.answers
     own: dict[str, object] = {
-        "data.train_batch_size": sizes.prompts,
+        "data.train_batch_size": prompts,
         "data.max_response_length": sizes.response,
         "data.train_files": start.train,
         "data.val_files": start.test,
@@ -89,7 +92,7 @@ def overrides(point: Point, sizes: Sizes, start: Start, folder: Path) -> list[st
         _ACTOR + "fsdp_config.seed": point.seed,
         _ACTOR + "optim.lr": point.rate,
         _ACTOR + "kl_loss_coef": point.beta,
-        _ACTOR + "ppo_mini_batch_size": sizes.prompts // sizes.mini_batches,
+        _ACTOR + "ppo_mini_batch_size": prompts // sizes.mini_batches,
         _ACTOR + "ppo_micro_batch_size_per_gpu": rows // sizes.mini_batches // sizes.micro_batches,
         _ACTOR + "shuffle": True,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": rows,

@@ -23,6 +23,7 @@ from pcr_plugin.demo.tokenizer import END_OF_TURN, START_OF_TURN, build_tokenize
 from pcr_plugin.demo.warm_start import Schedule, encode, learn
 
 _VOCABULARY_EXAMPLES = 4000  # so many that whole words of the questions become tokens
+_DRAWN = 2000  # ten times as many as there are
 _EXAMPLES_SEED, _TRAIN_SEED, _TEST_SEED = 1, 2, 3
 
 
@@ -124,12 +125,14 @@ def held_out_text(tokenizer: Qwen2Tokenizer, rows: int) -> Tensor:
     return windows(held_out, tokenizer, WINDOW)[:rows]
 
 
-def skill_entries() -> list[dict[str, Any]]:
-    """One question for every fact of the skill."""
-    [bounds] = tasks.SKILL.values()
-    wanted = bounds["max_value"] - bounds["min_value"] + 1
+def distinct_entries(kinds: tasks.Kinds) -> list[dict[str, Any]]:
+    """Every question of some kinds once, as far as drawing many finds them.
+
+    Args:
+        kinds: reasoning-gym's names and settings.
+    """
     by_question: dict[str, dict[str, Any]] = {}
-    for entry in entries(20 * wanted, _TEST_SEED, tasks.SKILL):
+    for entry in entries(_DRAWN, _TEST_SEED, kinds):
         by_question.setdefault(entry["question"], entry)
     return [by_question[question] for question in sorted(by_question)]
 

@@ -1,0 +1,130 @@
+"""Bring `docs/evidence.md` up to date with the runs.
+
+    python -m examples.study.evidence                # the finished runs of outputs/study
+    python -m examples.study.evidence --keep         # tables alone, of the records that are kept
+
+Written are the records (`evidence.json`), the tables of the page, each in the place of the one that
+stands between its marks, and the figures of `pcr plot` (`evidence/`). The words are a person's.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from examples.study import design
+from examples.study.comparison import Runs, by_point
+from examples.study.recipe import Point
+from examples.study.records import Record, collect, read, write
+from examples.study.rules import RULES
+from examples.study.tables import difference_table, point_table
+
+FIGURES = ("front", "cosines", "gradient_norms", "strengths", "scopes", "rates", "alphas", "betas")
+_PLACE = re.compile(r"(<!-- table: (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_OTHERS = tuple(rule for rule in RULES if rule not in ("stock", "observe"))
+
+
+def tables(records: Sequence[Record]) -> Mapping[str, str]:
+    """The tables by name.
+
+    Args:
+        records: of all tiers.
+    """
+    engine, full = (
+        by_point(record for record in records if record.tier == tier) for tier in ("engine", "full")
+    )
+    centre, noisy = design.CENTRE, design.NOISY
+    betas = [replace(centre, beta=beta) for beta in design.BETAS]
+    noisy_rules = design.NOISY_RULES
+    noisy_betas = [replace(noisy, beta=beta) for beta in design.NOISY_BETAS]
+    full_betas = [replace(centre, beta=beta) for beta in design.FULL_BETAS]
+    made: dict[str, Callable[[], str]] = {
+        "front": lambda: _points(engine, betas, design.MAIN),
+        "front tests": lambda: difference_table(engine, design.MAIN[1:], betas, "stock"),
+        "rules": lambda: _points(engine, [centre], RULES),
+        "rules tests": lambda: difference_table(engine, _OTHERS, [centre], "stock"),
+        "rules against one": lambda: difference_table(engine, _OTHERS, [centre], "pcgrad_floor"),
+        "rates": lambda: _points(
+            engine, [replace(centre, rate=rate) for rate in design.RATES], design.MAIN
+        ),
+        "scopes": lambda: _points(
+            engine, [replace(centre, scope=scope) for scope in design.SCOPES], design.MAIN[1:]
+        ),
+        "noisy": lambda: _points(engine, noisy_betas, noisy_rules),
+        "noisy tests": lambda: difference_table(engine, noisy_rules[1:], noisy_betas, "stock"),
+        "noisy against one": lambda: difference_table(
+            engine, noisy_rules[2:], noisy_betas, "pcgrad_floor"
+        ),
+        "full": lambda: _points(full, full_betas, design.MAIN),
+        "full tests": lambda: difference_table(full, design.MAIN[1:], full_betas, "stock"),
+    }
+    return {name: make() for name, make in made.items()}
+
+
+def filled(page: str, made: Mapping[str, str]) -> str:
+    """A page with its tables replaced.
+
+    Args:
+        page: with places such as `<!-- table: front -->`, up to `<!-- end -->`.
+        made: tables by name.
+
+    Raises:
+        ValueError: a place for a table that there is none of.
+    """
+
+    def put(place: re.Match[str]) -> str:
+        name = place["name"]
+        if name not in made:
+            raise ValueError(f"no table {name!r}; there are {', '.join(made)}")
+        return f"{place[1]}\n{made[name].strip()}\n\n{place[3]}"
+
+    return _PLACE.sub(put, page)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Do it.
+
+    Args:
+        words: of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("outputs/study"), help="folder")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page")
+    parser.add_argument("--keep", action="store_true", help="no new records, no figures")
+    given = parser.parse_args(words)
+    kept, page = given.out / "evidence.json", given.out / "evidence.md"
+    if not given.keep:
+        write(kept, collect(given.runs))
+        draw(given.runs / "engine", given.out / "evidence")
+    page.write_text(filled(page.read_text(), tables(read(kept))))
+
+
+def draw(runs: Path, folder: Path) -> None:
+    """Draw the page's figures.
+
+    Args:
+        runs: of one tier.
+        folder: for the pictures.
+    """
+    from pcr_plugin.cli.main import main as pcr
+
+    with tempfile.TemporaryDirectory() as made:
+        status = pcr(["plot", str(runs), "--out", made, "--score", "study/solved/chain_sum"])
+        if status:
+            sys.exit(status)
+        folder.mkdir(exist_ok=True)
+        for name in FIGURES:
+            for picture in Path(made).glob(f"{name}*.svg"):
+                shutil.copy(picture, folder)
+
+
+def _points(runs: Runs, points: Sequence[Point], rules: Iterable[str]) -> str:
+    return point_table(runs, [replace(point, rule=rule) for rule in rules for point in points])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Markdown tables of a study's records."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from examples.study.comparison import Paired, Runs, Value, over_seeds, paired
+from examples.study.recipe import Point
+from pcr_plugin.plots.tables.statistics import Estimate
+
+
+def _found(name: str) -> Value:
+    return lambda record: record.found.get(name)
+
+
+# Heading, value, digits.
+COLUMNS: Sequence[tuple[str, Value, int]] = (
+    ("solved", _found("solved"), 3),
+    ("carried over", _found("carried over"), 3),
+    ("skill, rise", lambda record: record.rise("skill"), 3),
+    ("perplexity, rise", lambda record: record.rise("perplexity"), 2),
+    ("KL on answers", _found("KL on answers"), 3),
+    ("gradient norm, deviation", _found("deviation of the gradient norm"), 3),
+)
+# What is tested: what is wanted, and what is not.
+TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
+_OWN: Sequence[tuple[str, str]] = (("α", "alpha"), ("conflicts", "conflicts"))
+
+
+def point_table(runs: Runs, points: Iterable[Point]) -> str:
+    """A row per point: means over seeds with their standard errors.
+
+    Args:
+        runs: see `by_point`.
+        points: of seed 0.
+    """
+    names = [*(name for name, _, _ in COLUMNS), *(name for name, _ in _OWN), "seeds"]
+    lines = [_row(["rule", "β", "rate", "scope", *names]), _row(["---"] * (len(names) + 4))]
+    for point in points:
+        found = [(over_seeds(runs, point, value), digits) for _, value, digits in COLUMNS]
+        if found[0][0] is None:
+            continue
+        own = [over_seeds(runs, point, _found(name)) for _, name in _OWN]
+        cells = [_estimate(each, digits) for each, digits in found]
+        cells += [_mean(each) for each in own]
+        scope = "" if point.rule == "stock" else point.scope
+        said = [point.rule, f"{point.beta:g}", f"{point.rate:g}", scope]
+        lines.append(_row([*said, *cells, str(found[0][0].count)]))
+    return "\n".join(lines) + "\n"
+
+
+def difference_table(
+    runs: Runs, rules: Iterable[str], points: Sequence[Point], against: str
+) -> str:
+    """A row per rule: its differences from another, at each point and over all of them.
+
+    Args:
+        runs: see `by_point`.
+        rules: that are compared.
+        points: of any rule and seed; their rule is replaced.
+        against: the rule that they are compared with.
+    """
+    names = [name for name, _, _ in TESTED]
+    lines = [_row(["rule", "β", *names, "seeds"]), _row(["---"] * (len(names) + 3))]
+    for rule in rules:
+        own = [replace(point, rule=rule) for point in points]
+        rows = [(f"{point.beta:g}", [point]) for point in own]
+        if len(own) > 1:
+            rows.append(("all", own))
+        for beta, compared in rows:
+            found = [
+                (paired(runs, compared, lambda p: replace(p, rule=against), value), digits)
+                for _, value, digits in TESTED
+            ]
+            if found[0][0] is not None:
+                cells = [_difference(each, digits) for each, digits in found]
+                seeds = str(found[0][0].difference.count)
+                lines.append(_row([rule, beta, *cells, seeds]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _estimate(found: Estimate | None, digits: int) -> str:
+    if found is None:
+        return ""
+    error = "" if found.error is None else f" ± {found.error:.{digits}f}"
+    return f"{found.mean:.{digits}f}{error}"
+
+
+def _mean(found: Estimate | None) -> str:
+    return "" if found is None else f"{found.mean:.2f}"
+
+
+def _difference(found: Paired | None, digits: int) -> str:
+    if found is None:
+        return ""
+    shown = f"{found.difference.mean:+.{digits}f}"
+    if found.p_value is None:
+        return shown
+    p = "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+    return f"{shown} (p {p})"
