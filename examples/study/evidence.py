@@ -21,7 +21,7 @@ from examples.study.comparison import Runs, by_point
 from examples.study.recipe import Point
 from examples.study.records import Record, collect, read, write
 from examples.study.rules import RULES
-from examples.study.tables import difference_table, point_table
+from examples.study.tables import difference_table, point_table, prediction_table
 
 FIGURES = ("front", "cosines", "gradient_norms", "strengths", "scopes", "rates", "alphas", "betas")
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -61,6 +61,12 @@ def tables(records: Sequence[Record]) -> Mapping[str, str]:
         ),
         "full": lambda: _points(full, full_betas, design.MAIN),
         "full tests": lambda: difference_table(full, design.MAIN[1:], full_betas, "stock"),
+        "prediction": lambda: prediction_table(
+            engine,
+            full,
+            [replace(point, rule=rule) for rule in design.MAIN for point in full_betas],
+            design.FULL_SIZES.steps,
+        ),
     }
     return {name: make() for name, make in made.items()}
 

@@ -106,7 +106,8 @@ def divergence(policy: PreTrainedModel, reference: PreTrainedModel, ids: Tensor)
     """
     ours = policy(input_ids=ids).logits[:, :-1].log_softmax(dim=-1)
     theirs = reference(input_ids=ids).logits[:, :-1].log_softmax(dim=-1)
-    return (ours.exp() * (ours - theirs)).sum(dim=-1)
+    found: Tensor = (ours.exp() * (ours - theirs)).sum(dim=-1)
+    return found
 
 
 def validation_metrics(

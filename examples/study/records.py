@@ -10,10 +10,9 @@ from examples.study.recipe import Point
 from pcr_plugin.plots.logs import json_lines
 from pcr_plugin.plots.logs.log import Log
 
-# Of a run's end.
-_SOLVED = "study/solved/chain_sum"
-AT_THE_END = {
-    "solved": _SOLVED,
+# Measured at the start, every few steps, and at the end.
+MEASURED = {
+    "solved": "study/solved/chain_sum",
     "carried over": "study/solved/products",
     "pass@1": "val-core/chain_sum/acc/mean@1",
     "skill": "study/skill",
@@ -38,23 +37,38 @@ class Record:
     Attributes:
         tier: the way it was run.
         point: what it differs in.
-        start: measured before the first step, a part of `AT_THE_END`.
-        found: measured at the end, and over the steps; what the run did not log is not there.
+        measured: of `MEASURED`, the values from step to step; the first is the start's.
+        steps: at which they were.
+        means: over all steps; what the run did not log is not there.
     """
 
     tier: str
     point: Point
-    start: dict[str, float]
-    found: dict[str, float]
+    steps: list[int]
+    measured: dict[str, list[float]]
+    means: dict[str, float]
 
-    def rise(self, name: str) -> float | None:
-        """End minus start, if it was measured.
+    def at(self, name: str, step: int | None = None) -> float | None:
+        """What was measured, if it was.
 
         Args:
-            name: of `AT_THE_END`.
+            name: of `MEASURED`.
+            step: the last one unless it is said.
         """
-        measured = name in self.found and name in self.start
-        return self.found[name] - self.start[name] if measured else None
+        values = self.measured.get(name)
+        if values is None or (step is not None and step not in self.steps):
+            return None
+        return values[-1 if step is None else self.steps.index(step)]
+
+    def rise(self, name: str, step: int | None = None) -> float | None:
+        """What was measured minus what it was at the start.
+
+        Args:
+            name: of `MEASURED`.
+            step: the last one unless it is said.
+        """
+        value = self.at(name, step)
+        return None if value is None else value - self.measured[name][0]
 
 
 def collect(folder: Path) -> list[Record]:
@@ -91,10 +105,14 @@ def read(path: Path) -> list[Record]:
 def _record(run: Path) -> Record:
     point = json.loads((run / "run.json").read_text())["point"]
     log = json_lines.read(run / "log.jsonl")
-    ends = {name: list(log.finite(metric).values()) for name, metric in AT_THE_END.items()}
-    start = {name: _rounded(values[0]) for name, values in ends.items() if values}
-    found = {name: _rounded(values[-1]) for name, values in ends.items() if values}
-    return Record(run.parent.name, Point(**point), start, found | dict(_over_steps(log)))
+    series = {name: log.finite(metric) for name, metric in MEASURED.items()}
+    steps = sorted(set().union(*series.values()))
+    measured = {
+        name: [_rounded(values[step]) for step in steps]
+        for name, values in series.items()
+        if len(values) == len(steps)
+    }
+    return Record(run.parent.name, Point(**point), steps, measured, dict(_over_steps(log)))
 
 
 def _over_steps(log: Log) -> Iterator[tuple[str, float]]:

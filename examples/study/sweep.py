@@ -91,11 +91,12 @@ def sweep(
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 _clear(job)
-                process = context.Process(target=_run, args=(job,), name=job.folder.name)
-                process.start()
-                running[process.sentinel] = (job, process, time.monotonic())
-            for sentinel in wait(list(running), timeout=1.0):
-                job, process, began = running.pop(sentinel)  # type: ignore[index]
+                started = context.Process(target=_run, args=(job,), name=job.folder.name)
+                started.start()
+                running[started.sentinel] = (job, started, time.monotonic())
+            ended = wait(list(running), timeout=1.0)
+            for sentinel in [each for each in running if each in ended]:
+                job, process, began = running.pop(sentinel)
                 process.join()
                 if job.finished():
                     progress.finished(job.folder.name, time.monotonic() - began)

@@ -2,24 +2,33 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from statistics import correlation
 
 from examples.study.comparison import Paired, Runs, Value, over_seeds, paired
 from examples.study.recipe import Point
 from pcr_plugin.plots.tables.statistics import Estimate
 
 
-def _found(name: str) -> Value:
-    return lambda record: record.found.get(name)
+def _at(name: str, step: int | None = None) -> Value:
+    return lambda record: record.at(name, step)
+
+
+def _rise(name: str, step: int | None = None) -> Value:
+    return lambda record: record.rise(name, step)
+
+
+def _mean_of(name: str) -> Value:
+    return lambda record: record.means.get(name)
 
 
 # Heading, value, digits.
 COLUMNS: Sequence[tuple[str, Value, int]] = (
-    ("solved", _found("solved"), 3),
-    ("carried over", _found("carried over"), 3),
-    ("skill, rise", lambda record: record.rise("skill"), 3),
-    ("perplexity, rise", lambda record: record.rise("perplexity"), 2),
-    ("KL on answers", _found("KL on answers"), 3),
-    ("gradient norm, deviation", _found("deviation of the gradient norm"), 3),
+    ("solved", _at("solved"), 3),
+    ("carried over", _at("carried over"), 3),
+    ("skill, rise", _rise("skill"), 3),
+    ("perplexity, rise", _rise("perplexity"), 2),
+    ("KL on answers", _at("KL on answers"), 3),
+    ("gradient norm, deviation", _mean_of("deviation of the gradient norm"), 3),
 )
 # What is tested: what is wanted, and what is not.
 TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
@@ -39,7 +48,7 @@ def point_table(runs: Runs, points: Iterable[Point]) -> str:
         found = [(over_seeds(runs, point, value), digits) for _, value, digits in COLUMNS]
         if found[0][0] is None:
             continue
-        own = [over_seeds(runs, point, _found(name)) for _, name in _OWN]
+        own = [over_seeds(runs, point, _mean_of(name)) for _, name in _OWN]
         cells = [_estimate(each, digits) for each, digits in found]
         cells += [_mean(each) for each in own]
         scope = "" if point.rule == "stock" else point.scope
@@ -76,6 +85,49 @@ def difference_table(
                 seeds = str(found[0][0].difference.count)
                 lines.append(_row([rule, beta, *cells, seeds]))
     return "\n".join(lines) + "\n"
+
+
+def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: int) -> str:
+    """What either tier found at one step, and how well the one tells the other.
+
+    Args:
+        engine: runs of that tier.
+        full: of the other.
+        points: of any seed.
+        step: at which both were measured.
+    """
+    values = (
+        ("solved", _at("solved", step), 3),
+        ("skill, rise", _rise("skill", step), 3),
+        ("perplexity, rise", _rise("perplexity", step), 2),
+    )
+    columns = [
+        (f"{name}: {tier}", runs, value, digits)
+        for name, value, digits in values
+        for tier, runs in (("engine", engine), ("full", full))
+    ]
+    lines = [_row(["rule", "β", *(head for head, *_ in columns)])]
+    lines.append(_row(["---"] * (len(columns) + 2)))
+    rows = []
+    for point in points:
+        found = [over_seeds(runs, point, value) for _, runs, value, _ in columns]
+        means = [each.mean for each in found if each is not None]
+        if len(means) == len(columns):  # else one tier has not run it
+            rows.append(means)
+            shown = [
+                _estimate(each, column[-1]) for each, column in zip(found, columns, strict=True)
+            ]
+            lines.append(_row([point.rule, f"{point.beta:g}", *shown]))
+    if len(rows) > 2:
+        by_column = list(zip(*rows, strict=True))
+        told = [_correlation(*by_column[index : index + 2]) for index in range(0, len(columns), 2)]
+        lines.append(_row(["correlation", "", *(cell for each in told for cell in (each, ""))]))
+    return "\n".join(lines) + "\n"
+
+
+def _correlation(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    constant = len(set(ours)) == 1 or len(set(theirs)) == 1
+    return "" if constant else f"{correlation(ours, theirs):.2f}"
 
 
 def _row(cells: Iterable[str]) -> str:

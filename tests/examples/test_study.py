@@ -4,12 +4,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from examples.study import design, jobs
+from examples.study.__main__ import main
 from examples.study.progress import Progress
 from examples.study.recipe import Point
 from examples.study.rules import RULES
@@ -199,6 +202,62 @@ def test_ctrl_c_ends_what_runs_and_leaves_it_to_be_done(tmp_path: Path) -> None:
     assert not job.finished()
 
 
+def fail_to_train(arguments: list[str], windows: int, folder: Path) -> None:
+    fail()
+
+
+def train_for_ever(arguments: list[str], windows: int, folder: Path) -> None:
+    wait(folder.parents[2] / "process")
+
+
+def with_start(folder: Path, place: Path) -> list[str]:
+    """The command line for a folder that has the start already."""
+    shutil.copytree(folder / "small" / "starts", place / "small" / "starts")
+    return ["--small", "--workers", "1", "--out", str(place)]
+
+
+def train_by(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ENGINE", replace(jobs.ENGINE, train=work, preload=()))
+
+
+def test_the_status_says_that_a_run_failed(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = with_start(folder, tmp_path)
+    train_by(fail_to_train, monkeypatch)
+    assert main(words) == 1
+    shown = capsys.readouterr().err
+    for point in POINTS:
+        assert f"FAILED {run_folder(tmp_path, point)}: ValueError: no such rule" in shown
+
+
+def test_the_status_says_that_it_was_stopped(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = with_start(folder, tmp_path)
+    train_by(train_for_ever, monkeypatch)
+    process = tmp_path / "process"
+
+    def stop() -> None:
+        while not process.exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert main(words) == 130
+    thread.join()
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process.read_text()), 0)
+
+
 def test_a_folder_of_another_configuration_is_not_taken_for_done(tmp_path: Path) -> None:
     job = new_job(tmp_path, "one", succeed, tmp_path / "file")
     sweep([job], 1, [], Progress())
@@ -211,7 +270,7 @@ def test_designs_name_each_run_once_and_stay_within_their_bounds() -> None:
         names = [jobs.name_of(point) for point in made.points]
         assert len(set(names)) == len(names)
         assert {point.rule for point in made.points} <= RULES.keys()
-    assert len(design.engine().points) == 260
+    assert len(design.engine().points) == 320
     assert len(design.full().points) <= 40
     assert len({point.seed for point in design.engine().points}) >= 5
     assert set(design.full().points) <= {*design.engine().points}, (

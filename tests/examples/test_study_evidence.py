@@ -11,17 +11,16 @@ from scipy import stats
 from examples.study import design, evidence
 from examples.study.comparison import by_point, over_seeds, paired
 from examples.study.recipe import Point
-from examples.study.records import AT_THE_END, Record, collect, read, write
-from examples.study.tables import difference_table, point_table
+from examples.study.records import MEASURED, Record, collect, read, write
+from examples.study.tables import difference_table, point_table, prediction_table
 
 CENTRE = design.CENTRE
 GENERATOR = random.Random(0)
 
 
 def record(point: Point, solved: float) -> Record:
-    start = dict.fromkeys(AT_THE_END, 0.5)
-    found = dict.fromkeys(AT_THE_END, 0.25) | {"solved": solved}
-    return Record("engine", point, start, found | {"deviation of the gradient norm": 0.1})
+    measured = {name: [0.5, 0.25] for name in MEASURED} | {"solved": [0.0, solved]}
+    return Record("engine", point, [0, 30], measured, {"deviation of the gradient norm": 0.1})
 
 
 def runs_of(rule: str, values: list[float], **changes: float) -> list[Record]:
@@ -29,8 +28,8 @@ def runs_of(rule: str, values: list[float], **changes: float) -> list[Record]:
     return [record(point, value) for point, value in zip(points, values, strict=True)]
 
 
-def solved(found: Record) -> float:
-    return found.found["solved"]
+def solved(found: Record) -> float | None:
+    return found.at("solved")
 
 
 def as_stock(point: Point) -> Point:
@@ -101,7 +100,7 @@ def test_of_a_run_the_first_and_the_last_measurement_are_kept(tmp_path: Path) ->
     point = {"rule": "robust", "beta": 0.1, "rate": 1e-3, "seed": 4}
     (run / "run.json").write_text(json.dumps({"point": point}))
     (run / "done.json").write_text("{}")
-    key = AT_THE_END["skill"]
+    key = MEASURED["skill"]
     rows: list[tuple[int, dict[str, float]]] = [
         (0, {key: 1.0}),
         (1, {"actor/grad_norm": 1.0, "actor/pcr/alpha": 0.25}),
@@ -112,10 +111,14 @@ def test_of_a_run_the_first_and_the_last_measurement_are_kept(tmp_path: Path) ->
     (tmp_path / "engine" / "unfinished").mkdir()
     [found] = collect(tmp_path)
     assert found.point == Point(rule="robust", beta=0.1, rate=1e-3, seed=4)
+    assert found.steps == [0, 2]
+    assert found.at("skill") == 0.8
+    assert found.at("skill", 0) == 1.0
+    assert found.at("skill", 1) is None
     assert found.rise("skill") == pytest.approx(-0.2)
     assert found.rise("perplexity") is None
-    assert found.found["alpha"] == 0.5
-    assert found.found["deviation of the gradient norm"] == pytest.approx(2**0.5, abs=1e-4)
+    assert found.means["alpha"] == 0.5
+    assert found.means["deviation of the gradient norm"] == pytest.approx(2**0.5, abs=1e-4)
 
 
 def test_tables_leave_out_what_was_not_run() -> None:
@@ -147,3 +150,17 @@ def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> Non
     assert "| stock | 0.1 |" in found["front"]
     assert "| robust | all |" in found["front tests"]
     assert evidence.tables([])["front"].count("\n") == 2
+
+
+def test_how_well_one_tier_tells_the_other() -> None:
+    betas = (0.01, 0.1, 1.0)
+    values = [[0.2, 0.4, 0.3], [0.1, 0.3, 0.3]]
+    points = [replace(CENTRE, beta=beta) for beta in betas]
+    engine, full = (
+        by_point(record(point, value) for point, value in zip(points, tier, strict=True))
+        for tier in values
+    )
+    lines = prediction_table(engine, full, points, 30).splitlines()
+    assert lines[2].startswith("| stock | 0.01 | 0.200 | 0.100 | -0.250 | -0.250 |")
+    assert lines[-1].startswith(f"| correlation |  | {stats.pearsonr(*values)[0]:.2f} |")
+    assert len(prediction_table(engine, full, points, 20).splitlines()) == 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from verl.utils.config import validate_config
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
@@ -32,7 +33,7 @@ def start_workers(config: DictConfig) -> tuple[Any, Any]:
     OmegaConf.resolve(config)
     validate_config(config, use_reference_policy=True, use_critic=False)
     os.environ.update(_ONE_PROCESS)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     actor, reference = (
         # A worker changes its configuration.
         ActorRolloutRefWorker(deepcopy(config.actor_rollout_ref), role=role)
