@@ -19,11 +19,23 @@ from pathlib import Path
 from examples.study import design
 from examples.study.comparison import Runs, by_point
 from examples.study.recipe import Point
-from examples.study.records import Record, collect, read, write
+from examples.study.records import MEASURED, Record, collect, read, write
 from examples.study.rules import RULES
-from examples.study.tables import difference_table, point_table, prediction_table
+from examples.study.tables import coverage_table, difference_table, point_table, prediction_table
 
-FIGURES = ("front", "cosines", "gradient_norms", "strengths", "scopes", "rates", "alphas", "betas")
+# Of several pages of a figure the first. The others are a reader's to draw.
+FIGURES = [
+    "front",
+    "betas",
+    "alpha_fixed",
+    "scopes",
+    "learning_rates",
+    "sensitivity",
+    "cosines-1",
+    "gradient_norms-1",
+    "alphas-1",
+    "final_cosine-1",
+]
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _OTHERS = tuple(rule for rule in RULES if rule not in ("stock", "observe"))
 
@@ -43,6 +55,9 @@ def tables(records: Sequence[Record]) -> Mapping[str, str]:
     noisy_betas = [replace(noisy, beta=beta) for beta in design.NOISY_BETAS]
     full_betas = [replace(centre, beta=beta) for beta in design.FULL_BETAS]
     made: dict[str, Callable[[], str]] = {
+        "runs": lambda: coverage_table(
+            records, {"engine": design.engine().points, "full": design.full().points}
+        ),
         "front": lambda: _points(engine, betas, design.MAIN),
         "front tests": lambda: difference_table(engine, design.MAIN[1:], betas, "stock"),
         "rules": lambda: _points(engine, [centre], RULES),
@@ -113,18 +128,19 @@ def draw(runs: Path, folder: Path) -> None:
     """Draw the page's figures.
 
     Args:
-        runs: of one tier.
+        runs: of one tier; those that are not finished are left out.
         folder: for the pictures.
     """
     from pcr_plugin.cli.main import main as pcr
 
+    finished = sorted(str(done.parent / "log.jsonl") for done in runs.glob("*/done.json"))
     with tempfile.TemporaryDirectory() as made:
-        status = pcr(["plot", str(runs), "--out", made, "--score", "study/solved/chain_sum"])
+        status = pcr(["plot", *finished, "--out", made, "--score", MEASURED["solved"]])
         if status:
             sys.exit(status)
         folder.mkdir(exist_ok=True)
         for name in FIGURES:
-            for picture in Path(made).glob(f"{name}*.svg"):
+            for picture in Path(made).glob(f"{name}.svg"):
                 shutil.copy(picture, folder)
 
 

@@ -40,6 +40,7 @@ class Record:
         measured: of `MEASURED`, the values from step to step; the first is the start's.
         steps: at which they were.
         means: over all steps; what the run did not log is not there.
+        seconds: that it took, beside what else the machine did.
     """
 
     tier: str
@@ -47,6 +48,7 @@ class Record:
     steps: list[int]
     measured: dict[str, list[float]]
     means: dict[str, float]
+    seconds: float
 
     def at(self, name: str, step: int | None = None) -> float | None:
         """What was measured, if it was.
@@ -112,7 +114,9 @@ def _record(run: Path) -> Record:
         for name, values in series.items()
         if len(values) == len(steps)
     }
-    return Record(run.parent.name, Point(**point), steps, measured, dict(_over_steps(log)))
+    seconds = json.loads((run / "done.json").read_text())["seconds"]
+    means = dict(_over_steps(log))
+    return Record(run.parent.name, Point(**point), steps, measured, means, round(seconds))
 
 
 def _over_steps(log: Log) -> Iterator[tuple[str, float]]:

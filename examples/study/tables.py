@@ -1,11 +1,12 @@
 """Markdown tables of a study's records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import correlation
 
 from examples.study.comparison import Paired, Runs, Value, over_seeds, paired
 from examples.study.recipe import Point
+from examples.study.records import Record
 from pcr_plugin.plots.tables.statistics import Estimate
 
 
@@ -33,6 +34,25 @@ COLUMNS: Sequence[tuple[str, Value, int]] = (
 # What is tested: what is wanted, and what is not.
 TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
 _OWN: Sequence[tuple[str, str]] = (("α", "alpha"), ("conflicts", "conflicts"))
+
+
+def coverage_table(records: Sequence[Record], wanted: Mapping[str, Sequence[Point]]) -> str:
+    """How much of the design has been run.
+
+    Args:
+        records: of all tiers.
+        wanted: tier to the points of its design.
+    """
+    lines = [_row(["tier", "runs", "of the design", "whole seeds", "hours of one process"])]
+    lines.append(_row(["---"] * 5))
+    for tier, points in wanted.items():
+        found = {record.point: record for record in records if record.tier == tier}
+        seeds = sorted({point.seed for point in points})
+        whole = [s for s in seeds if all(p in found for p in points if p.seed == s)]
+        hours = sum(record.seconds for record in found.values()) / 3600
+        cells = [str(len(found)), str(len(points)), ", ".join(map(str, whole)), f"{hours:.1f}"]
+        lines.append(_row([tier, *cells]))
+    return "\n".join(lines) + "\n"
 
 
 def point_table(runs: Runs, points: Iterable[Point]) -> str:

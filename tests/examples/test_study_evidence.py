@@ -20,7 +20,7 @@ GENERATOR = random.Random(0)
 
 def record(point: Point, solved: float) -> Record:
     measured = {name: [0.5, 0.25] for name in MEASURED} | {"solved": [0.0, solved]}
-    return Record("engine", point, [0, 30], measured, {"deviation of the gradient norm": 0.1})
+    return Record("engine", point, [0, 30], measured, {"deviation of the gradient norm": 0.1}, 60)
 
 
 def runs_of(rule: str, values: list[float], **changes: float) -> list[Record]:
@@ -99,7 +99,7 @@ def test_of_a_run_the_first_and_the_last_measurement_are_kept(tmp_path: Path) ->
     run.mkdir(parents=True)
     point = {"rule": "robust", "beta": 0.1, "rate": 1e-3, "seed": 4}
     (run / "run.json").write_text(json.dumps({"point": point}))
-    (run / "done.json").write_text("{}")
+    (run / "done.json").write_text('{"seconds": 61.2}')
     key = MEASURED["skill"]
     rows: list[tuple[int, dict[str, float]]] = [
         (0, {key: 1.0}),
@@ -112,6 +112,7 @@ def test_of_a_run_the_first_and_the_last_measurement_are_kept(tmp_path: Path) ->
     [found] = collect(tmp_path)
     assert found.point == Point(rule="robust", beta=0.1, rate=1e-3, seed=4)
     assert found.steps == [0, 2]
+    assert found.seconds == 61
     assert found.at("skill") == 0.8
     assert found.at("skill", 0) == 1.0
     assert found.at("skill", 1) is None
@@ -149,6 +150,8 @@ def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> Non
     found = evidence.tables(records)
     assert "| stock | 0.1 |" in found["front"]
     assert "| robust | all |" in found["front tests"]
+    assert "| engine | 60 | 320 |  | 1.0 |" in found["runs"]
+    assert "| full | 0 | 24 |  | 0.0 |" in found["runs"]
     assert evidence.tables([])["front"].count("\n") == 2
 
 
