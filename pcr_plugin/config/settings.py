@@ -130,7 +130,8 @@ def _check_scope(scope: Any) -> None:
     for pattern in scope:
         try:
             re.compile(pattern)
-        except re.error as error:
+        # The last two: a number of repetitions or a nesting that the parser does not take.
+        except (re.error, OverflowError, RecursionError) as error:
             reject("pcr.scope", pattern, f"a regular expression ({error})")
 
 
