@@ -148,6 +148,7 @@ LAYOUTS: dict[str, Layout] = {
     "passes": _passes(ranks=(1, 2, 4)),
     "passes-checkpointing": _passes(_RECOMPUTED, checkpointing=True, ranks=(1, 2)),
     "passes-estimators": _passes(("stock", *_ESTIMATORS)),
+    "passes-equal_lengths": _passes(shortest=1.0),
     "passes-fsdp1": _passes(strategy="fsdp"),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
     "passes-wide": _passes(width=1024, layers=2),

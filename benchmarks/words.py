@@ -29,9 +29,9 @@ weights and optimizer, read in an update of its own that is not timed. Over stoc
 in multiples of what this rank has of one gradient in the scope. The peak is in the largest
 micro-batch. If that is a mini-batch's first, a stock update has no gradient yet, while a second
 pass over it finds, beside `s` in the scope (1.00), the gradient outside of it, which any later
-micro-batch finds, too. What `shared_forward` has beyond that is the graph that it keeps. Of several
-ranks it is the first one's; a thread of gloo then frees some buffers unseen, so that it is an upper
-bound.
+micro-batch finds, too; with `equal_lengths` it is there in stock as well. What `shared_forward` has
+beyond that is the graph that it keeps. Of several ranks it is the first one's; a thread of gloo
+then frees some buffers unseen, so that it is an upper bound.
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
 `recomputation` is of activations inside a backward pass, `backward` beside those of s and p is that
@@ -53,6 +53,7 @@ NOTES = {
     "so that all parameters are one block as in the other libraries.",
     "peers-mlps": "`MLPs only`: the rule `pcgrad` in the paper's scope as one block, "
     "`pcr.scope=mlp`, and the same of the other libraries. `combined`: `pcr.combine_signals=true`.",
+    "equal_lengths": "`equal_lengths`: no sequence is shorter than another.",
     "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "
     "the advantage zero. `run`, `skip` and `group`: `pcr.zero_advantage`.",
     "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",

@@ -35,6 +35,7 @@ class Workload:
         sequences: per rank and mini-batch.
         prompt: tokens of every prompt.
         response: tokens of the longest response.
+        shortest: share of them that the shortest response may have.
         micro_batches: per rank and mini-batch.
         zero_advantages: share of the sequences, rounded down, whose advantage is zero.
         checkpointing: recompute activations.
@@ -58,6 +59,7 @@ class Workload:
     sequences: int = 16
     prompt: int = 32
     response: int = 96
+    shortest: float = 0.5
     micro_batches: int = 4
     zero_advantages: float = 0.0
     checkpointing: bool = False
@@ -139,7 +141,8 @@ def make_batch(workload: Workload, seed: int) -> TensorDict:
     """
     draw = torch.Generator().manual_seed(seed)
     rows, prompt, response = workload.sequences, workload.prompt, workload.response
-    lengths = torch.randint(response // 2, response + 1, (rows, 1), generator=draw)
+    shortest = int(response * workload.shortest)
+    lengths = torch.randint(shortest, response + 1, (rows, 1), generator=draw)
     answered = (torch.arange(response) < lengths).long()
     attention = torch.cat([torch.ones(rows, prompt, dtype=torch.long), answered], dim=1)
     ids = torch.randint(2, workload.vocabulary, attention.shape, generator=draw)
