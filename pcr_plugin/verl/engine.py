@@ -35,6 +35,7 @@ from pcr_plugin.verl.measuring import build_estimator
 from pcr_plugin.verl.outputs import Output, with_metrics
 from pcr_plugin.verl.passes import Step, two_forward
 from pcr_plugin.verl.refusals import check_engine, check_model
+from pcr_plugin.verl.releases import check_releases
 from pcr_plugin.verl.units import Sizes, halves, sizes, sizes_of_rows
 
 
@@ -96,7 +97,11 @@ class TwoGradientEngine(ABC):
         """veRL's checkpoint manager."""
 
     def initialize(self) -> None:
-        """Build the stock engine, then find its gradients; hooks come with the first pass."""
+        """Build the stock engine, then find its gradients; hooks come with the first pass.
+
+        Raises:
+            RuntimeError: the ranks have different releases of this package.
+        """
         super().initialize()  # type: ignore[misc]
         layout = self.layout()
         settings = self._rule.settings
@@ -104,6 +109,7 @@ class TwoGradientEngine(ABC):
         parts = cells(blocks, layout.merged.names if layout.merged else ())
         self._gradients = layout.access(parts.parts)
         self._group = layout.group
+        check_releases(self._group)
         self._extras = layout.extras
         self._device = torch.device(host.name("verl.utils.device", "get_device_id")())
         self._estimator = build_estimator(
