@@ -8,6 +8,10 @@ UPDATE_RULE=${UPDATE_RULE:-pcr}
 DATA_DIR=${DATA_DIR:-$HOME/data}
 OUTPUT_DIR=${OUTPUT_DIR:-$PWD/outputs}
 SEED=${SEED:-42}
+PROJECT_NAME=${PROJECT_NAME:-pcr_recipes}
+# Named after the folder of the recipe. A run goes on from the checkpoints of one of its name.
+folder=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
+EXPERIMENT_NAME=${EXPERIMENT_NAME:-${folder##*/}-$UPDATE_RULE-$SEED}
 # `pcr plot` reads veRL's TensorBoard, file and console logs.
 LOGGER=${LOGGER:-'["console","tensorboard"]'}
 
@@ -31,9 +35,12 @@ COMMON=(
     trainer.nnodes="$NNODES"
     trainer.n_gpus_per_node="$NGPUS_PER_NODE"
     trainer.logger="$LOGGER"
-    trainer.project_name="${PROJECT_NAME:-pcr_recipes}"
-    trainer.default_local_dir="$OUTPUT_DIR/\${trainer.project_name}/\${trainer.experiment_name}"
+    trainer.project_name="$PROJECT_NAME"
+    trainer.experiment_name="$EXPERIMENT_NAME"
+    trainer.default_local_dir="$OUTPUT_DIR/checkpoints/$PROJECT_NAME/$EXPERIMENT_NAME"
     trainer.max_actor_ckpt_to_keep=2
+    # veRL's trainer is a Ray actor on some node, so that its folder is not this one.
+    +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="$OUTPUT_DIR/tensorboard_log/$PROJECT_NAME/$EXPERIMENT_NAME"
 )
 
 FSDP2=(

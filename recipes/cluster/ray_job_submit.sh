@@ -9,11 +9,13 @@ shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 test -f "$here/../$recipe/run.sh"
 
-# The settings of the recipes that are set here are set there. The job starts in a folder of its own
-# on the head node, so folders must be absolute and reachable from every node.
+# The job starts in a folder of its own on some node.
+: "${DATA_DIR:?a folder that all nodes share}" "${OUTPUT_DIR:?a folder that all nodes share}"
+
+# The settings of the recipes that are set here are set there.
 settings=()
 for name in UPDATE_RULE MODEL_PATH CRITIC_PATH DATA_DIR OUTPUT_DIR NNODES NGPUS_PER_NODE \
-    KL_LOSS_COEF SEED PROJECT_NAME LOGGER SANDBOX_URL; do
+    KL_LOSS_COEF SEED PROJECT_NAME EXPERIMENT_NAME LOGGER SANDBOX_URL; do
     if [ -n "${!name+set}" ]; then
         settings+=("$name=${!name}")
     fi

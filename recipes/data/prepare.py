@@ -108,16 +108,16 @@ def _as_it_is(row: Row) -> Row:
 
 
 class _FirstOfEach:
-    """Of rows with one index, which DAPO-Math-17k has about a hundred of, the first."""
+    """Of rows with the same prompt, of which DAPO-Math-17k has about a hundred each, the first."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def __call__(self, row: Row) -> bool:
-        index = row["extra_info"]["index"]
-        if index in self._seen:
+        prompt = row["prompt"][-1]["content"]
+        if prompt in self._seen:
             return False
-        self._seen.add(index)
+        self._seen.add(prompt)
         return True
 
 

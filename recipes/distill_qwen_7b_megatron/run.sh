@@ -11,7 +11,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="distill_qwen_7b_megatron-$UPDATE_RULE-$SEED"
     algorithm.adv_estimator=grpo
     data.train_files="$DATA_DIR/deepscaler/train.parquet"
     data.val_files="$DATA_DIR/math_benchmarks/test.parquet"

@@ -11,7 +11,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-1}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="gsm8k_qwen2_5_0_5b-$UPDATE_RULE-$SEED"
     algorithm.adv_estimator=grpo
     data.train_files="$DATA_DIR/gsm8k/train.parquet"
     data.val_files="$DATA_DIR/gsm8k/test.parquet"

@@ -11,7 +11,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-2}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="lora_qwen3_8b-$UPDATE_RULE-$SEED"
     algorithm.adv_estimator=grpo
     data.train_files="$DATA_DIR/gsm8k/train.parquet"
     data.val_files="$DATA_DIR/gsm8k/test.parquet"

@@ -11,7 +11,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="paper_distill_qwen_7b-$UPDATE_RULE-$SEED"
     data.train_files="$DATA_DIR/numina/train.parquet"
     data.val_files="$DATA_DIR/math_benchmarks/test.parquet"
     data.max_prompt_length=1024

@@ -12,7 +12,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="paper_qwen2_7b_code-$UPDATE_RULE-$SEED"
     data.train_files="$DATA_DIR/eurus_code/train.parquet"
     data.val_files="$DATA_DIR/eurus_code/test.parquet"
     data.max_prompt_length=2048

@@ -11,7 +11,6 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 RECIPE=(
-    trainer.experiment_name="ppo_critic_qwen2_5_1_5b-$UPDATE_RULE-$SEED"
     algorithm.adv_estimator=gae
     algorithm.gamma=1.0
     algorithm.lam=1.0

@@ -9,6 +9,7 @@ import pytest
 from tests.recipes.commands import ECHO, FOLDER, SCRIPTS, command_of, with_programs
 
 NAME = "distill_qwen_7b_megatron"
+SHARED = {"DATA_DIR": "/shared data", "OUTPUT_DIR": "/shared/outputs"}
 ARGUMENTS = ["trainer.save_freq=7", 'trainer.logger=["console"]']
 
 # Runs what the job would run, in a copy of the folder that goes along.
@@ -49,16 +50,14 @@ def run(
 
 
 def test_ray_job_submit(tmp_path: Path) -> None:
-    settings = {"UPDATE_RULE": "null", "NNODES": "3", "DATA_DIR": "/shared data"}
+    settings = {"UPDATE_RULE": "null", "NNODES": "3", **SHARED}
     environment = with_programs(tmp_path, python3=ECHO, ray=_RAY_JOB) | settings
     address = "http://head:8265"
     job = run(
         "ray_job_submit.sh", NAME, *ARGUMENTS, folder=tmp_path, RAY_ADDRESS=address, **environment
     )
     assert job.returncode == 0, job.stderr
-    direct = command_of(
-        SCRIPTS[NAME], tmp_path, *ARGUMENTS, **settings, OUTPUT_DIR=f"{tmp_path}/job/outputs"
-    )
+    direct = command_of(SCRIPTS[NAME], tmp_path, *ARGUMENTS, **settings)
     assert job.stdout.split("\0")[2:-1] == list(direct.overrides)
     assert "trainer.nnodes=3" in direct.overrides
     submitted = (tmp_path / "ray_arguments").read_text().splitlines()
@@ -66,15 +65,25 @@ def test_ray_job_submit(tmp_path: Path) -> None:
 
 
 def test_ray_job_submit_without_settings(tmp_path: Path) -> None:
-    environment = with_programs(tmp_path, python3=ECHO, ray=_RAY_JOB)
+    environment = with_programs(tmp_path, python3=ECHO, ray=_RAY_JOB) | SHARED
     job = run("ray_job_submit.sh", NAME, folder=tmp_path, RAY_ADDRESS="http://h:1", **environment)
     assert job.returncode == 0, job.stderr
     assert "actor_rollout_ref.actor.update_rule=pcr" in job.stdout.split("\0")
 
 
+@pytest.mark.parametrize("missing", ["RAY_ADDRESS", *SHARED])
+def test_what_ray_job_submit_needs(missing: str, tmp_path: Path) -> None:
+    environment = with_programs(tmp_path, ray=_RAY_JOB) | SHARED | {"RAY_ADDRESS": "http://h:1"}
+    del environment[missing]
+    job = run("ray_job_submit.sh", NAME, folder=tmp_path, **environment)
+    assert job.returncode != 0
+    assert missing in job.stderr
+    assert not (tmp_path / "ray_arguments").exists()
+
+
 @pytest.mark.parametrize("name", ["nothing_of_this_name", ""])
 def test_a_recipe_that_is_not_there(name: str, tmp_path: Path) -> None:
-    environment = with_programs(tmp_path, ray=_RAY_JOB)
+    environment = with_programs(tmp_path, ray=_RAY_JOB) | SHARED
     job = run("ray_job_submit.sh", name, folder=tmp_path, RAY_ADDRESS="http://h:1", **environment)
     assert job.returncode != 0
     assert not (tmp_path / "ray_arguments").exists()

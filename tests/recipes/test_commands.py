@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from transformers import Qwen2Config
+from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -82,7 +83,12 @@ def test_the_two_runs_of_a_recipe_differ_in_the_rule_alone(
     assert stock.module == ours.module == "verl.trainer.main_ppo"
     differ = [(a, b) for a, b in zip(stock.overrides, ours.overrides, strict=True) if a != b]
     keys = {override.split("=")[0] for pair in differ for override in pair}
-    assert keys == {"actor_rollout_ref.actor.update_rule", "trainer.experiment_name"}
+    assert keys == {
+        "actor_rollout_ref.actor.update_rule",
+        "trainer.experiment_name",
+        "trainer.default_local_dir",
+        "+ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR",
+    }
     assert ours.overrides.count("actor_rollout_ref.actor.update_rule=pcr") == 1
 
 
@@ -181,6 +187,32 @@ def test_recipes_of_the_paper_have_its_values(
     assert (rule.scale, rule.ema, rule.stability_floor) == ("absolute", 0.0, False)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("gsm8k_qwen2_5_0_5b", "model.use_fused_kernels", True),
+        ("gsm8k_qwen2_5_0_5b", "actor.use_prefix_grouper", True),
+        ("gsm8k_qwen2_5_0_5b", "actor.use_kl_loss", False),
+        ("deepscaler_1_5b_fsdp2", "actor.fsdp_config.ulysses_sequence_parallel_size", 2),
+        ("distill_qwen_7b_megatron", "actor.megatron.context_parallel_size", 2),
+        ("distill_qwen_7b_megatron", "model.lora.rank", 8),
+        (
+            "distill_qwen_7b_megatron",
+            "actor.megatron.override_transformer_config.gradient_accumulation_fusion",
+            True,
+        ),
+    ],
+)
+def test_what_no_recipe_may_have_is_refused(
+    name: str, key: str, value: Any, composed: dict[tuple[str, str], DictConfig]
+) -> None:
+    """So these checks see the recipes; README.md names what is left out for this reason."""
+    config = copy.deepcopy(composed[name, "pcr"])
+    OmegaConf.update(config, f"actor_rollout_ref.{key}", value)
+    with pytest.raises(Exception, match="is not possible"):
+        validate_config(config, use_reference_policy=True, use_critic=False)
+
+
 def test_an_argument_of_the_script_wins(tmp_path: Path) -> None:
     script = SCRIPTS["gsm8k_qwen2_5_0_5b"]
     preset, size = "actor_rollout_ref.actor.pcr.preset", "data.train_batch_size"
@@ -206,7 +238,13 @@ def test_settings_from_outside(tmp_path: Path) -> None:
     assert config.actor_rollout_ref.model.path == "/models/mine"
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == (2, 4)
     assert config.data.train_files == "/data/gsm8k/train.parquet"
-    assert config.trainer.default_local_dir == "/out/pcr_recipes/gsm8k_qwen2_5_0_5b-pcr-7"
+    name = "pcr_recipes/gsm8k_qwen2_5_0_5b-pcr-7"
+    assert config.trainer.default_local_dir == f"/out/checkpoints/{name}"
+    # As `run_ppo` puts it together for `ray.init`.
+    ours = config.ray_kwargs.ray_init.runtime_env
+    runtime_env = OmegaConf.merge(get_ppo_ray_runtime_env(config), ours)
+    logs = runtime_env.env_vars.TENSORBOARD_DIR
+    assert logs == f"/out/tensorboard_log/{name}"
     assert config.actor_rollout_ref.actor.kl_loss_coef == 0.01
     assert config.actor_rollout_ref.rollout.seed == config.data.seed == 7
     assert list(config.trainer.logger) == ["console", "wandb"]

@@ -57,7 +57,9 @@ def task(source: str, ability: str, ground_truth: str) -> dict[str, Any]:
 
 
 def dapo(index: str, answer: str) -> dict[str, Any]:
-    content = f"{SUM} The last line of your response should be of the form Answer: $Answer."
+    content = (
+        f"{index}. {SUM} The last line of your response should be of the form Answer: $Answer."
+    )
     return {
         "data_source": "math_dapo",
         "prompt": [{"role": "user", "content": content}],
