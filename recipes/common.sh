@@ -64,9 +64,13 @@ MEGATRON=(
     +actor_rollout_ref.actor.megatron.override_transformer_config.gradient_accumulation_fusion=False
 )
 
-# What section 6.1 of the paper says, and nothing else.
+# What the paper says: section 6.1, and the objective of section 3.1.
 PAPER=(
     algorithm.adv_estimator=grpo
+    # Eq. 1: the mean over answers of the mean over an answer's tokens. All answers then weigh the
+    # same, and are the units of the variance.
+    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean
+    actor_rollout_ref.actor.pcr.variance.estimator=sequence
     actor_rollout_ref.actor.optim.lr=1e-6
     actor_rollout_ref.actor.optim.weight_decay=0.01
     data.train_batch_size=256

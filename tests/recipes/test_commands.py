@@ -173,7 +173,7 @@ def test_models_can_be_cut(config: DictConfig) -> None:
 def test_recipes_of_the_paper_have_its_values(
     name: str, composed: dict[tuple[str, str], DictConfig]
 ) -> None:
-    """Section 6.1; the rule as section 4 has it, which is the preset `paper`."""
+    """Sections 3.1 and 6.1; the rule as section 4 has it, which is the preset `paper`."""
     config = composed[name, "pcr"]
     actor = config.actor_rollout_ref.actor
     assert actor.optim.lr == 1e-6
@@ -181,6 +181,8 @@ def test_recipes_of_the_paper_have_its_values(
     assert config.data.train_batch_size == actor.ppo_mini_batch_size == 256
     assert config.data.max_response_length == 16384
     assert config.algorithm.adv_estimator == "grpo"
+    assert config.algorithm.norm_adv_by_std_in_grpo is True
+    assert actor.loss_agg_mode == "seq-mean-token-mean"
     rule = omega_conf_to_dataclass(actor).engine.update_rule
     assert rule.settings.preset == "paper"
     assert rule.settings.scope == "mlp"
