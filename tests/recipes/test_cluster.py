@@ -1,0 +1,132 @@
+"""Scripts for several nodes, on a stand-in of a cluster: what arrives is the recipe's command."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.commands import ECHO, FOLDER, SCRIPTS, command_of, with_programs
+
+NAME = "distill_qwen_7b_megatron"
+SHARED = {"DATA_DIR": "/shared data", "OUTPUT_DIR": "/shared/outputs"}
+ARGUMENTS = ["trainer.save_freq=7", 'trainer.logger=["console"]']
+
+# Runs what the job would run, in a copy of the folder that goes along.
+_RAY_JOB = """#!/bin/bash
+printf '%s\\n' "$@" > ray_arguments
+while [ "$1" != -- ]; do
+    if [ "$1" = --working-dir ]; then cp -r "$2" job; fi
+    shift
+done
+shift
+cd job
+exec "$@"
+"""
+# As Slurm's: options, then a command, which a node's shell starts with the environment of the job.
+_SRUN = """#!/bin/bash
+while [[ "$1" == --* ]]; do
+    case "$1" in --nodelist=*) node=${1#--nodelist=} ;; esac
+    shift
+done
+NODE=$node exec "$@"
+"""
+_RAY_NODE = '#!/bin/bash\necho "$NODE $*" >> ray_started\n'
+_PYTHON = '#!/bin/bash\nif [ "$1" = -c ]; then exit "$(cat missing)"; fi\n' + ECHO.split("\n", 1)[1]
+
+
+def run(
+    script: str, *arguments: str, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(FOLDER / "cluster" / script), *arguments],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_ray_job_submit(tmp_path: Path) -> None:
+    settings = {"UPDATE_RULE": "null", "NNODES": "3", **SHARED}
+    environment = with_programs(tmp_path, python3=ECHO, ray=_RAY_JOB) | settings
+    address = "http://head:8265"
+    job = run(
+        "ray_job_submit.sh", NAME, *ARGUMENTS, folder=tmp_path, RAY_ADDRESS=address, **environment
+    )
+    assert job.returncode == 0, job.stderr
+    direct = command_of(SCRIPTS[NAME], tmp_path, *ARGUMENTS, **settings)
+    assert job.stdout.split("\0")[2:-1] == list(direct.overrides)
+    assert "trainer.nnodes=3" in direct.overrides
+    submitted = (tmp_path / "ray_arguments").read_text().splitlines()
+    assert submitted[:4] == ["job", "submit", "--address", address]
+
+
+def test_ray_job_submit_without_settings(tmp_path: Path) -> None:
+    environment = with_programs(tmp_path, python3=ECHO, ray=_RAY_JOB) | SHARED
+    job = run("ray_job_submit.sh", NAME, folder=tmp_path, RAY_ADDRESS="http://h:1", **environment)
+    assert job.returncode == 0, job.stderr
+    assert "actor_rollout_ref.actor.update_rule=pcr" in job.stdout.split("\0")
+
+
+@pytest.mark.parametrize("missing", ["RAY_ADDRESS", *SHARED])
+def test_what_ray_job_submit_needs(missing: str, tmp_path: Path) -> None:
+    environment = with_programs(tmp_path, ray=_RAY_JOB) | SHARED | {"RAY_ADDRESS": "http://h:1"}
+    del environment[missing]
+    job = run("ray_job_submit.sh", NAME, folder=tmp_path, **environment)
+    assert job.returncode != 0
+    assert missing in job.stderr
+    assert not (tmp_path / "ray_arguments").exists()
+
+
+@pytest.mark.parametrize("name", ["nothing_of_this_name", ""])
+def test_a_recipe_that_is_not_there(name: str, tmp_path: Path) -> None:
+    environment = with_programs(tmp_path, ray=_RAY_JOB) | SHARED
+    job = run("ray_job_submit.sh", name, folder=tmp_path, RAY_ADDRESS="http://h:1", **environment)
+    assert job.returncode != 0
+    assert not (tmp_path / "ray_arguments").exists()
+
+
+def slurm(folder: Path, *, missing: int) -> subprocess.CompletedProcess[str]:
+    environment = with_programs(
+        folder,
+        python3=_PYTHON,
+        srun=_SRUN,
+        ray=_RAY_NODE,
+        scontrol="#!/bin/bash\nprintf 'node1\\nnode2\\n'\n",
+        hostname='#!/bin/bash\necho "10.0.0.1 fe80::1"\n',
+        sleep="#!/bin/bash\n",
+    )
+    (folder / "missing").write_text(str(missing))
+    (folder / "recipes").symlink_to(FOLDER)
+    job = {
+        "SLURM_SUBMIT_DIR": str(folder),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "16",
+        "ACTIVATE": "export ACTIVATED=yes",
+    }
+    return run("slurm.sbatch", NAME, *ARGUMENTS, folder=folder, **environment, **job)
+
+
+def test_slurm(tmp_path: Path) -> None:
+    job = slurm(tmp_path, missing=0)
+    assert job.returncode == 0, job.stderr
+    direct = command_of(SCRIPTS[NAME], tmp_path, *ARGUMENTS, NNODES="2", NGPUS_PER_NODE="4")
+    assert job.stdout.split("\0")[2:-1] == list(direct.overrides)
+    started = (tmp_path / "ray_started").read_text().splitlines()
+    assert sorted(started) == [
+        "node1 start --head --node-ip-address=10.0.0.1 --port=6379 --num-gpus=4 --num-cpus=16 "
+        "--block",
+        "node2 start --address=10.0.0.1:6379 --num-gpus=4 --num-cpus=16 --block",
+    ]
+
+
+def test_slurm_ends_where_a_node_does_not_join(tmp_path: Path) -> None:
+    job = slurm(tmp_path, missing=1)
+    assert job.returncode == 1
+    assert "Not all of node1 node2 have joined Ray." in job.stderr
+    assert "verl.trainer.main_ppo" not in job.stdout
+    assert os.path.exists(tmp_path / "ray_started")
