@@ -15,27 +15,29 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from examples.study import design
 from examples.study.comparison import Runs, by_point
 from examples.study.recipe import Point
-from examples.study.records import MEASURED, Record, collect, read, write
+from examples.study.records import MEASURED, Record, collect, point_of, read, write
 from examples.study.rules import RULES
 from examples.study.tables import coverage_table, difference_table, point_table, prediction_table
 
-# Of several pages of a figure the first. The others are a reader's to draw.
-FIGURES = [
-    "front",
-    "betas",
-    "alpha_fixed",
-    "scopes",
-    "learning_rates",
-    "sensitivity",
-    "cosines-1",
-    "gradient_norms-1",
-    "alphas-1",
-    "final_cosine-1",
-]
+_CENTRE, _MAIN = design.CENTRE, design.MAIN
+# The pictures of the page, and the runs that each is of. The others are a reader's to draw.
+FIGURES: dict[str, Callable[[Point], bool]] = {
+    **dict.fromkeys(
+        ("front", "betas", "sensitivity"),
+        lambda p: p.rule in _MAIN and _like(p, rule=p.rule, beta=p.beta),
+    ),
+    "alpha_fixed": lambda p: _like(p, rule=p.rule),
+    "learning_rates": lambda p: p.rule in _MAIN and _like(p, rule=p.rule, rate=p.rate),
+    "scopes": lambda p: p.rule in _MAIN and _like(p, rule=p.rule, scope=p.scope),
+    "alphas": lambda p: _like(p, rule="robust", scope="all"),
+    "cosines": lambda p: _like(p, rule="observe", scope="all"),
+    "gradient_norms": lambda p: p.rule in _MAIN and _like(p, rule=p.rule),
+}
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _OTHERS = tuple(rule for rule in RULES if rule not in ("stock", "observe"))
 
@@ -131,17 +133,35 @@ def draw(runs: Path, folder: Path) -> None:
         runs: of one tier; those that are not finished are left out.
         folder: for the pictures.
     """
+    points = {done.parent: point_of(done.parent) for done in sorted(runs.glob("*/done.json"))}
+    chosen: dict[tuple[str, ...], list[str]] = {}
+    for name, wanted in FIGURES.items():
+        logs = tuple(str(run / "log.jsonl") for run, point in points.items() if wanted(point))
+        chosen.setdefault(logs, []).append(name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for logs, names in chosen.items():
+        if logs:
+            _draw(logs, names, folder)
+
+
+def _draw(logs: Sequence[str], names: Sequence[str], folder: Path) -> None:
     from pcr_plugin.cli.main import main as pcr
 
-    finished = sorted(str(done.parent / "log.jsonl") for done in runs.glob("*/done.json"))
     with tempfile.TemporaryDirectory() as made:
-        status = pcr(["plot", *finished, "--out", made, "--score", MEASURED["solved"]])
+        status = pcr(["plot", *logs, "--out", made, "--score", MEASURED["solved"]])
         if status:
             sys.exit(status)
-        folder.mkdir(exist_ok=True)
-        for name in FIGURES:
-            for picture in Path(made).glob(f"{name}.svg"):
-                shutil.copy(picture, folder)
+        for name in names:
+            # Of several pages the first.
+            for page in (f"{name}.svg", f"{name}-1.svg"):
+                if (Path(made) / page).exists():
+                    shutil.copy(Path(made) / page, folder / f"{name}.svg")
+
+
+def _like(point: Point, **changes: Any) -> bool:
+    """Whether a point is the centre but for its seed and what is said."""
+    return point == replace(_CENTRE, seed=point.seed, **changes)
 
 
 def _points(runs: Runs, points: Sequence[Point], rules: Iterable[str]) -> str:

@@ -83,6 +83,15 @@ def collect(folder: Path) -> list[Record]:
     return [_record(path.parent) for path in done]
 
 
+def point_of(run: Path) -> Point:
+    """What a run is.
+
+    Args:
+        run: its folder.
+    """
+    return Point(**json.loads((run / "run.json").read_text())["point"])
+
+
 def write(path: Path, records: Iterable[Record]) -> None:
     """Write records, a line each, so that a change of one is a change of one line.
 
@@ -105,7 +114,6 @@ def read(path: Path) -> list[Record]:
 
 
 def _record(run: Path) -> Record:
-    point = json.loads((run / "run.json").read_text())["point"]
     log = json_lines.read(run / "log.jsonl")
     series = {name: log.finite(metric) for name, metric in MEASURED.items()}
     steps = sorted(set().union(*series.values()))
@@ -116,7 +124,7 @@ def _record(run: Path) -> Record:
     }
     seconds = json.loads((run / "done.json").read_text())["seconds"]
     means = dict(_over_steps(log))
-    return Record(run.parent.name, Point(**point), steps, measured, means, round(seconds))
+    return Record(run.parent.name, point_of(run), steps, measured, means, round(seconds))
 
 
 def _over_steps(log: Log) -> Iterator[tuple[str, float]]:
