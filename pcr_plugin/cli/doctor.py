@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from pcr_plugin.version import __version__
 
+_OPENRLHF = "0.11.2"
+
 
 class Finding(NamedTuple):
     """What a check found.
@@ -123,7 +125,8 @@ def _openrlhf() -> Finding:
     found = _version("openrlhf")
     if found == "absent":
         return Finding(True, "OpenRLHF is not installed")
-    return Finding(True, f"OpenRLHF {found}: this version of pcr-plugin does not support it yet")
+    hint = f"python -m pcr_plugin.openrlhf has been tested with {_OPENRLHF}"
+    return Finding(True, f"OpenRLHF {found}", "" if found == _OPENRLHF else hint)
 
 
 _CHECKS = (_versions, _plugin_in_verl, _host_symbols, _hydra_keys, _engines, _machine, _openrlhf)
