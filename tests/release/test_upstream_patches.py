@@ -46,7 +46,7 @@ def files_of(patch: Path) -> list[str]:
 
 
 def run_tests(tree: Path) -> str:
-    """pytest's report on the tests of all patches, in a tree whose veRL it must be that is tested."""
+    """pytest's report on the tests of all patches, on the veRL of a tree and no other."""
     (tree / "conftest.py").write_text(
         "import pathlib\nimport verl\n"
         "assert pathlib.Path(verl.__file__).parents[1] == pathlib.Path(__file__).parent\n"
