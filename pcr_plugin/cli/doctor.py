@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from pcr_plugin.version import __version__
 
+_OPENRLHF = "0.11.2"
+
 
 class Finding(NamedTuple):
     """What a check found.
@@ -99,9 +101,17 @@ def _engines() -> Finding:
 
     from pcr_plugin.verl import backends
 
-    names = [backends.register(strategy) for strategy in backends.COVERED]
+    stock = EngineRegistry._engines.get("language_model", {})
+    found = [strategy for strategy in backends.COVERED if stock.get(strategy)]
+    if not found:
+        text = f"veRL has none of the engines {', '.join(backends.COVERED)}"
+        return Finding(False, text, "veRL warns above why it could not load them")
+    names = [backends.register(strategy) for strategy in found]
     devices = sorted({str(key) for name in names for key in _devices(EngineRegistry, name)})
-    return Finding(True, f"engine backends {', '.join(names)} for {', '.join(devices)}")
+    # An optional part of veRL: most machines have no Megatron-core.
+    absent = [strategy for strategy in backends.COVERED if strategy not in found]
+    hint = f"veRL has no engine here for strategy={', '.join(absent)}" if absent else ""
+    return Finding(True, f"engine backends {', '.join(names)} for {', '.join(devices)}", hint)
 
 
 def _devices(registry: type, backend: str) -> list[object]:
@@ -123,7 +133,8 @@ def _openrlhf() -> Finding:
     found = _version("openrlhf")
     if found == "absent":
         return Finding(True, "OpenRLHF is not installed")
-    return Finding(True, f"OpenRLHF {found}: this version of pcr-plugin does not support it yet")
+    hint = f"python -m pcr_plugin.openrlhf has been tested with {_OPENRLHF}"
+    return Finding(True, f"OpenRLHF {found}", "" if found == _OPENRLHF else hint)
 
 
 _CHECKS = (_versions, _plugin_in_verl, _host_symbols, _hydra_keys, _engines, _machine, _openrlhf)

@@ -1,0 +1,1 @@
+"""What is given to others: the distributions, the licence, the workflows."""

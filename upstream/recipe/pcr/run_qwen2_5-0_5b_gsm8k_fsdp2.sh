@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# GRPO with PCR on GSM8K, one GPU. Arguments are Hydra overrides, for example
+#   actor_rollout_ref.actor.update_rule=null    (stock GRPO, to compare with)
+set -euo pipefail
+
+RECIPE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+DATA=${DATA:-$HOME/data/gsm8k}
+MODEL=${MODEL:-Qwen/Qwen2.5-0.5B-Instruct}
+
+python3 -m verl.trainer.main_ppo \
+    --config-path="$RECIPE/config" \
+    --config-name=pcr_trainer \
+    data.train_files="$DATA/train.parquet" \
+    data.val_files="$DATA/test.parquet" \
+    data.train_batch_size=256 \
+    data.max_prompt_length=512 \
+    data.max_response_length=1024 \
+    actor_rollout_ref.model.path="$MODEL" \
+    actor_rollout_ref.model.use_remove_padding=True \
+    actor_rollout_ref.model.enable_gradient_checkpointing=True \
+    actor_rollout_ref.actor.strategy=fsdp2 \
+    actor_rollout_ref.actor.optim.lr=1e-6 \
+    actor_rollout_ref.actor.ppo_mini_batch_size=64 \
+    actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16 \
+    actor_rollout_ref.actor.kl_loss_coef=0.001 \
+    actor_rollout_ref.rollout.name=vllm \
+    actor_rollout_ref.rollout.n=5 \
+    actor_rollout_ref.rollout.tensor_model_parallel_size=1 \
+    actor_rollout_ref.rollout.gpu_memory_utilization=0.5 \
+    actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32 \
+    actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=32 \
+    trainer.logger='["console","file"]' \
+    trainer.project_name=pcr \
+    trainer.experiment_name=qwen2_5_0_5b_gsm8k \
+    trainer.n_gpus_per_node=1 \
+    trainer.nnodes=1 \
+    trainer.save_freq=50 \
+    trainer.test_freq=10 \
+    trainer.total_epochs=5 \
+    "$@"
