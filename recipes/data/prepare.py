@@ -153,19 +153,7 @@ def tables() -> Mapping[str, Mapping[str, list[Source]]]:
                 )
             ],
         },
-        "numina": {
-            "train": [
-                Source(
-                    "AI-MO/NuminaMath-CoT",
-                    "train",
-                    _numina,
-                    keep=lambda row: (
-                        row["source"] in NUMINA and bool(boxed_answer(row["solution"]))
-                    ),
-                    sample=4000,
-                )
-            ],
-        },
+        "numina": {"train": [_numina_sample()]},
         "eurus_code": {
             name: [Source(eurus, split, _as_it_is, keep=lambda row: row["ability"] == "code")]
             for name, split in (("train", "train"), ("test", "validation"))
@@ -175,22 +163,29 @@ def tables() -> Mapping[str, Mapping[str, list[Source]]]:
                 Source("BytedTsinghua-SIA/DAPO-Math-17k", "train", _as_it_is, keep=_FirstOfEach())
             ],
         },
-        "math_benchmarks": {
-            "test": [
-                Source(
-                    "HuggingFaceH4/aime_2024", "train", _integer("aime_2024", "problem", "answer")
-                ),
-                Source("math-ai/aime25", "test", _integer("aime_2025", "problem", "answer")),
-                Source("math-ai/amc23", "test", _text("numina_amc_aime", "question", "answer")),
-                Source(
-                    "HuggingFaceH4/MATH-500",
-                    "test",
-                    _text("HuggingFaceH4/MATH-500", "problem", "answer"),
-                ),
-                Source("math-ai/minervamath", "test", _text(PRIME_MATH, "question", "answer")),
-            ]
-        },
+        "math_benchmarks": {"test": _math_benchmarks()},
     }
+
+
+def _numina_sample() -> Source:
+    def usable(row: Row) -> bool:
+        return row["source"] in NUMINA and bool(boxed_answer(row["solution"]))
+
+    return Source("AI-MO/NuminaMath-CoT", "train", _numina, keep=usable, sample=4000)
+
+
+def _math_benchmarks() -> list[Source]:
+    return [
+        Source("HuggingFaceH4/aime_2024", "train", _integer("aime_2024", "problem", "answer")),
+        Source("math-ai/aime25", "test", _integer("aime_2025", "problem", "answer")),
+        Source("math-ai/amc23", "test", _text("numina_amc_aime", "question", "answer")),
+        Source(
+            "HuggingFaceH4/MATH-500",
+            "test",
+            _text("HuggingFaceH4/MATH-500", "problem", "answer"),
+        ),
+        Source("math-ai/minervamath", "test", _text(PRIME_MATH, "question", "answer")),
+    ]
 
 
 def converted(rows: Dataset, source: Source, seed: int) -> Dataset:
