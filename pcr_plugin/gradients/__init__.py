@@ -2,11 +2,13 @@
 
 from pcr_plugin.gradients.access import Gradients, Local, Part, Seen, SharedGradients
 from pcr_plugin.gradients.combine import combine_
+from pcr_plugin.gradients.in_scope import InScope, reporting
 from pcr_plugin.gradients.linear_layers import LinearLayer, Side
 from pcr_plugin.gradients.random_state import RandomState
 
 __all__ = [
     "Gradients",
+    "InScope",
     "LinearLayer",
     "Local",
     "Part",
@@ -15,4 +17,5 @@ __all__ = [
     "SharedGradients",
     "Side",
     "combine_",
+    "reporting",
 ]

@@ -13,4 +13,5 @@
 | `step`         | one optimizer step: backward passes, then the update                        |
 | `gradients`    | `pcr_plugin.gradients.Gradients` on what DeepSpeed has reduced              |
 | `slots*`       | where DeepSpeed keeps it, stage by stage                                    |
+| `tested`       | the releases that all of this is tested with                                |
 """

@@ -1,16 +1,16 @@
 """Gradient access on this rank's parts of what DeepSpeed has reduced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Local, Seen
+from pcr_plugin.gradients import InScope, Local, Seen, reporting
 from pcr_plugin.openrlhf.slots import Slots
 
 
-class ZeroGradients:
+class ZeroGradients(InScope):
     """Implements `pcr_plugin.gradients.Gradients` on one stage's slots.
 
     What is outside the scope is kept here between backward passes, since DeepSpeed's own
@@ -22,32 +22,14 @@ class ZeroGradients:
     """
 
     def __init__(self, slots: Slots, blocks: Sequence[Block]) -> None:
+        super().__init__(slots.names, [block.parameters for block in blocks], slots.counted)
         self._slots = slots
         place = {name: index for index, name in enumerate(slots.names)}
-        owners = [(name, block) for block, b in enumerate(blocks) for name in b.parameters]
-        self._names = [name for name, _ in owners]
-        self._block_of = [block for _, block in owners]
         self._scope = [place[name] for name in self._names]
-        inside = set(self._scope)
-        self._rest = [index for index in range(len(slots.names)) if index not in inside]
+        self._rest = [place[name] for name in self._names_of_rest]
         self._now: Local | None = None
         self._aside: Local = []
         self.begin()
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of every in-scope parameter."""
-        return self._names
-
-    @property
-    def block_of(self) -> Sequence[int]:
-        """Block of every in-scope parameter."""
-        return self._block_of
-
-    @property
-    def counted(self) -> Sequence[bool]:
-        """All, but with ZeRO-0 those of one rank alone."""
-        return [self._slots.counted] * len(self._block_of)
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +39,7 @@ class ZeroGradients:
     def watch(self, seen: Seen) -> None:
         """Report what autograd computes on this rank, before DeepSpeed reduces it."""
         for index, place in enumerate(self._scope):
-            self._slots.parameters[place].register_hook(_report(index, seen))
+            self._slots.parameters[place].register_hook(reporting(index, seen))
 
     def _present(self) -> Local:
         if self._now is None:
@@ -110,10 +92,3 @@ def _add(held: Local, index: int, shard: Tensor | None, factor: float) -> None:
         return
     present = held[index]
     held[index] = shard * factor if present is None else present.add_(shard, alpha=factor)
-
-
-def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
-    def report(gradient: Tensor) -> None:
-        seen(index, gradient)
-
-    return report

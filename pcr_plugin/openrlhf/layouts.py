@@ -11,9 +11,7 @@ from pcr_plugin.openrlhf.slots import Slots
 from pcr_plugin.openrlhf.slots_partitioned import PartitionedSlots
 from pcr_plugin.openrlhf.slots_replicated import ReplicatedSlots
 from pcr_plugin.openrlhf.slots_sharded import ShardedSlots
-
-# Releases whose attributes the slots have been tested with.
-TESTED = ("0.19.6",)
+from pcr_plugin.openrlhf.tested import TESTED
 
 
 def slots_of(engine: Any) -> Slots:
@@ -25,8 +23,9 @@ def slots_of(engine: Any) -> Slots:
     Raises:
         ValueError: a release or a setting that has not been shown to be right.
     """
-    if deepspeed.__version__.split("+")[0] not in TESTED:
-        reject("deepspeed", deepspeed.__version__, "tested with " + ", ".join(TESTED))
+    releases = TESTED["deepspeed"]
+    if deepspeed.__version__.split("+")[0] not in releases:
+        reject("deepspeed", deepspeed.__version__, "tested with " + ", ".join(releases))
     stage = engine.zero_optimization_stage()
     kind = type(engine.optimizer)
     if stage == 3 and kind is DeepSpeedZeroOptimizer_Stage3:

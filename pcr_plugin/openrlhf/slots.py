@@ -56,14 +56,19 @@ class Slots(Protocol):
         ...
 
 
-def trainable(engine: Any) -> list[tuple[str, Any]]:
-    """Names, as the model has them, and parameters.
+class OfEngine:
+    """What the slots of all stages have in common.
 
     Args:
         engine: DeepSpeed's engine.
     """
-    named = engine.module.named_parameters()
-    return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+    def __init__(self, engine: Any) -> None:
+        named = [(n, p) for n, p in engine.module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self._optimizer = engine.optimizer
+        self._index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
 
 
 def copied(gradient: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcr_plugin.openrlhf.slots import copied, trainable
+from pcr_plugin.openrlhf.slots import OfEngine, copied
 
 # `setup_buckets` adds one before the first gradient; with 0 offloading copies and does not add.
 _BEFORE_FIRST = -1
 
 
-class PartitionedSlots:
+class PartitionedSlots(OfEngine):
     """Implements `Slots` on DeepSpeedZeroOptimizer.
 
     Args:
@@ -30,11 +30,7 @@ class PartitionedSlots:
     counted = True
 
     def __init__(self, engine: Any) -> None:
-        named = trainable(engine)
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
-        self._optimizer = engine.optimizer
-        self._index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        super().__init__(engine)
         self._places = [
             _places([p.numel() for p in members], int(first), int(size))
             for members, first, size in zip(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.distributed import group_of_all, is_first_of
-from pcr_plugin.openrlhf.slots import copied, trainable
+from pcr_plugin.openrlhf.slots import OfEngine, copied
 
 
-class ReplicatedSlots:
+class ReplicatedSlots(OfEngine):
     """Implements `Slots` on the gradients of the parameters.
 
     Args:
@@ -18,9 +18,7 @@ class ReplicatedSlots:
     """
 
     def __init__(self, engine: Any) -> None:
-        named = trainable(engine)
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
+        super().__init__(engine)
         self.counted = is_first_of(group_of_all())
 
     @property

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.distributed import rank_in
-from pcr_plugin.openrlhf.slots import copied, trainable
+from pcr_plugin.openrlhf.slots import OfEngine, copied
 
 
-class ShardedSlots:
+class ShardedSlots(OfEngine):
     """Implements `Slots` on DeepSpeedZeroOptimizer_Stage3.
 
     Args:
@@ -28,11 +28,7 @@ class ShardedSlots:
     counted = True
 
     def __init__(self, engine: Any) -> None:
-        named = trainable(engine)
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
-        self._optimizer = engine.optimizer
-        self._index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        super().__init__(engine)
         self._rank = rank_in(self._optimizer.dp_process_group)
 
     @property

@@ -34,10 +34,16 @@ class TwoGradientPolicyActor(_Stock):
             )
         super().init_model_from_pretrained(strategy, *arguments, **named)
         self.trainer = TwoGradientTrainer.adopt(self.trainer, rule)
-        if _STATE in self.checkpoint_states:
-            average = self.trainer.two_gradients.update.average
-            average.load_state_dict(self.checkpoint_states[_STATE])
+        self._restore_averages()
         logger.warning("pcr-plugin: %s", rule.describe())
+
+    def _restore_averages(self) -> None:
+        """From the client state of the checkpoint, if one was loaded."""
+        average = self.trainer.two_gradients.update.average
+        if _STATE in self.checkpoint_states:
+            average.load_state_dict(self.checkpoint_states[_STATE])
+        elif self.checkpoint_states and average.decay > 0:
+            logger.warning("the checkpoint has no averages of V; they start anew")
 
     def save_checkpoint(
         self, tag: str, client_states: Any = None, *arguments: Any, **named: Any

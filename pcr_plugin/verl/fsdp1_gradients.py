@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Local, Seen
+from pcr_plugin.gradients import InScope, Local, Seen
 
 _EMPTY = slice(0, 0)
 
@@ -84,7 +84,7 @@ def _slices_of(prefix: str, handle: Any) -> Iterator[FlatSlice]:
         )
 
 
-class Fsdp1Gradients:
+class Fsdp1Gradients(InScope):
     """Implements `pcr_plugin.gradients.Gradients` on slices of flat gradients.
 
     Args:
@@ -94,28 +94,10 @@ class Fsdp1Gradients:
     """
 
     def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
-        self._counted = counted
         trainable = {found.name: found for found in flat_slices(module) if found.trainable}
-        owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
-        self._scope = [trainable[name] for name, _ in owners]
-        self._block_of = [block for _, block in owners]
-        inside = {name for name, _ in owners}
-        self._rest = [found for name, found in trainable.items() if name not in inside]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of every in-scope parameter."""
-        return [found.name for found in self._scope]
-
-    @property
-    def block_of(self) -> Sequence[int]:
-        """Block of every in-scope parameter."""
-        return self._block_of
-
-    @property
-    def counted(self) -> Sequence[bool]:
-        """All or, in a replica of the model that is not the first, none."""
-        return [self._counted] * len(self._block_of)
+        super().__init__(list(trainable), [block.parameters for block in blocks], counted)
+        self._scope = [trainable[name] for name in self._names]
+        self._rest = [trainable[name] for name in self._names_of_rest]
 
     @property
     def device(self) -> torch.device:

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pcr_plugin.blocks import Block
-from pcr_plugin.gradients import Local, Seen
+from pcr_plugin.gradients import InScope, Local, Seen, reporting
 
 _MARK = "_pcr_plugin_hooked"
 # Gets the index of an in-scope parameter and the unsharded parameter.
 _Found = Callable[[int, Tensor], None]
 
 
-class Fsdp2Gradients:
+class Fsdp2Gradients(InScope):
     """Implements `pcr_plugin.gradients.Gradients` on `parameter.grad`.
 
     Args:
@@ -25,34 +25,14 @@ class Fsdp2Gradients:
     """
 
     def __init__(self, module: nn.Module, blocks: Sequence[Block], counted: bool = True) -> None:
-        self._counted = counted
-        self._module = module
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        owners = [(name, i) for i, block in enumerate(blocks) for name in block.parameters]
-        inside = {name for name, _ in owners}
-        self._scope: list[Any] = [named[name] for name, _ in owners]
-        self._rest: list[Any] = [p for name, p in named.items() if name not in inside]
-        self._names = [name for name, _ in owners]
-        self._names_of_rest = [name for name in named if name not in inside]
-        self._block_of = [block for _, block in owners]
+        super().__init__(list(named), [block.parameters for block in blocks], counted)
+        self._module = module
+        self._scope: list[Any] = [named[name] for name in self._names]
+        self._rest: list[Any] = [named[name] for name in self._names_of_rest]
         self._in_second_pass = False
         self._watching_storage = False
         self._storages_of_rest: set[int] = set()
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of every in-scope parameter."""
-        return self._names
-
-    @property
-    def block_of(self) -> Sequence[int]:
-        """Block of every in-scope parameter."""
-        return self._block_of
-
-    @property
-    def counted(self) -> Sequence[bool]:
-        """All or, in a replica of the model that is not the first, none."""
-        return [self._counted] * len(self._block_of)
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +46,7 @@ class Fsdp2Gradients:
 
         def hook(index: int, unsharded: Any) -> None:
             if not getattr(unsharded, _MARK, False):
-                unsharded.register_hook(_report(index, seen))
+                unsharded.register_hook(reporting(index, seen))
                 setattr(unsharded, _MARK, True)
 
         self._find_unsharded(hook)
@@ -177,13 +157,6 @@ def _looking_for(
                 found(index, parameter)
 
     return look
-
-
-def _report(index: int, seen: Seen) -> Callable[[Tensor], None]:
-    def report(gradient: Tensor) -> None:
-        seen(index, gradient)
-
-    return report
 
 
 def local_shard(gradient: Tensor | None) -> Tensor | None:

@@ -117,3 +117,5 @@ def _more() -> list[Case]:
 
 
 CASES = [*_of_stages(), *_more()]
+# Stages of ZeRO on which `resuming` saves and loads a checkpoint.
+RESUMED = (2, 3)

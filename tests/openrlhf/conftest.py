@@ -44,7 +44,7 @@ class Runs:
     """
 
     def __init__(self, folder: Path, python: Path) -> None:
-        self._folder, self._python = folder, python
+        self.folder, self._python = folder, python
         self.inputs = Inputs.create(folder)
         self._outcome = cache(self._launch)
 
@@ -60,7 +60,7 @@ class Runs:
         return expected(case, self.of(case.name, ranks), self.inputs)
 
     def _launch(self, ranks: int) -> list[dict[str, Record]] | RuntimeError:
-        folder = self._folder / f"{ranks}"
+        folder = self.folder / f"{ranks}"
         try:
             run_ranks(
                 "tests.openrlhf.worker",

@@ -18,12 +18,25 @@ class _Cpu(str):
 
 def prepare() -> None:
     """Patch this process; before OpenRLHF is imported."""
-    import deepspeed
+    prepare_deepspeed()
     import torch
 
     for name in ("synchronize", "empty_cache", "set_device"):
         setattr(torch.cuda, name, _nothing)
     torch.cuda.current_device = lambda: _Cpu("cpu")  # type: ignore[assignment, return-value]
+    from openrlhf.utils import utils
+    from openrlhf.utils.deepspeed import deepspeed as strategies
+
+    of_half = utils.convert_to_torch_dtype
+    utils.convert_to_torch_dtype = lambda name: torch.float32 if name == "fp32" else of_half(name)
+    mesh_of = strategies.init_device_mesh
+    strategies.init_device_mesh = lambda _, *shape, **names: mesh_of("cpu", *shape, **names)
+
+
+def prepare_deepspeed() -> None:
+    """The part that has nothing to do with OpenRLHF."""
+    import deepspeed
+
     # Otherwise its shared-memory collectives are compiled at the first start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
@@ -33,14 +46,6 @@ def prepare() -> None:
         waited_for = _waited_for(getattr(deepspeed.comm.comm, name))
         for module in (deepspeed.comm, deepspeed.comm.comm):
             setattr(module, name, waited_for)
-
-    from openrlhf.utils import utils
-    from openrlhf.utils.deepspeed import deepspeed as strategies
-
-    of_half = utils.convert_to_torch_dtype
-    utils.convert_to_torch_dtype = lambda name: torch.float32 if name == "fp32" else of_half(name)
-    mesh_of = strategies.init_device_mesh
-    strategies.init_device_mesh = lambda _, *shape, **names: mesh_of("cpu", *shape, **names)
 
 
 def _waited_for(collective: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ class Record:
         rows: of every micro-batch, in order.
         status: what `ppo_train` returned.
         rate: of the optimizer.
-        local: this rank's copy of the parameters after the step, where it has whole ones.
+        kinds: of the trainer and of DeepSpeed's optimizer.
+        average: state of the moving averages before the step, where it is recorded.
     """
 
     before: dict[str, Tensor]
@@ -26,6 +28,7 @@ class Record:
     status: dict[str, float]
     rate: float
     kinds: list[str] = field(default_factory=list)
+    average: dict[str, Any] = field(default_factory=dict)
 
     def gradient(self) -> dict[str, Tensor]:
         """Of a single plain gradient step: what the parameters have moved by."""

@@ -27,7 +27,7 @@ _PLAIN_RATE = 1e3
 _ADAM_RATE = 1e-3
 
 
-class _Strategy(DeepspeedStrategy):
+class TorchStrategy(DeepspeedStrategy):
     """With torch's optimizers: DeepSpeed's own are compiled on first use."""
 
     plain = True
@@ -49,7 +49,7 @@ def run_case(case: Case, inputs: Inputs) -> Record:
     rows = rows_of_rank(len(inputs.batches[case.batch]))
     args = arguments(**case.arguments)
     rate = _ADAM_RATE if case.adam else _PLAIN_RATE
-    strategy = _Strategy(
+    strategy = TorchStrategy(
         seed=args.train.seed,
         micro_train_batch_size=args.train.micro_batch_size,
         train_batch_size=args.train.batch_size,
@@ -66,11 +66,11 @@ def run_case(case: Case, inputs: Inputs) -> Record:
         trainer = TwoGradientTrainer.adopt(trainer, resolved)
     seen: list[list[int]] = []
     _note_rows(trainer, seen)
-    before = _parameters(trainer.actor)
+    before = parameters(trainer.actor)
     trainer.replay_buffer.append(experience(inputs.batches[case.batch], rows))
     status = trainer.ppo_train(case.beta)
     kinds = [type(trainer).__name__, type(trainer.actor.model.optimizer).__name__]
-    record = Record(before, _parameters(trainer.actor), seen, status, rate, kinds)
+    record = Record(before, parameters(trainer.actor), seen, status, rate, kinds)
     trainer.actor.model.destroy()
     return record
 
@@ -139,7 +139,7 @@ def _note_rows(trainer: Any, seen: list[list[int]]) -> None:
     trainer.training_step = training_step
 
 
-def _parameters(actor: Any) -> dict[str, Tensor]:
+def parameters(actor: Any) -> dict[str, Tensor]:
     """Whole, on every rank."""
     named = list(actor.model.module.named_parameters())
     with deepspeed.zero.GatheredParameters(

@@ -29,7 +29,8 @@ def main(rank: int, ranks: int, folder: Path, chosen: str) -> None:
     import torch.distributed as dist
 
     from tests.distributed.inputs import Inputs
-    from tests.openrlhf.cases import CASES
+    from tests.openrlhf import resuming
+    from tests.openrlhf.cases import CASES, RESUMED
     from tests.openrlhf.running import run_case
 
     torch.set_num_threads(1)
@@ -42,6 +43,10 @@ def main(rank: int, ranks: int, folder: Path, chosen: str) -> None:
         if ranks in case.ranks and re.search(chosen, case.name):
             print("case", case.name, flush=True)
             records[case.name] = run_case(case, inputs)
+    for stage in RESUMED:
+        if ranks == 2 and re.search(chosen, f"resumed{stage}"):
+            print("resuming", stage, flush=True)
+            records |= resuming.run(stage, inputs, folder)
     torch.save(records, folder / f"records{rank}.pt")
     dist.destroy_process_group()
 
