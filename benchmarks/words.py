@@ -26,12 +26,12 @@ one's, and the all-reduce has it wait for the slowest.
 
 Peak memory: the most bytes that torch's allocator has given out at a time during an update, beside
 weights and optimizer, read in an update of its own that is not timed. Over stock, it is also given
-in multiples of what this rank has of one gradient in the scope. The peak is in the largest
-micro-batch. If that is a mini-batch's first, a stock update has no gradient yet, while a second
-pass over it finds, beside `s` in the scope (1.00), the gradient outside of it, which any later
-micro-batch finds, too; with `equal_lengths` it is there in stock as well. What `shared_forward` has
-beyond that is the graph that it keeps. Of several ranks it is the first one's; a thread of gloo
-then frees some buffers unseen, so that it is an upper bound.
+in multiples of what this rank has of one gradient in the scope. `two_forward` keeps that one
+(1.00), and where veRL defers the reduction of FSDP2 (its default) the gradient outside the scope is
+there twice in the second pass: this rank's shard of the first one's, and the unreduced sum of the
+micro-batches, which a stock update has, too. `eager` reduces in every micro-batch. `shared_forward`
+always does, and keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees
+some buffers unseen, so that it is an upper bound.
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
 `recomputation` is of activations inside a backward pass, `backward` beside those of s and p is that
@@ -53,7 +53,8 @@ NOTES = {
     "so that all parameters are one block as in the other libraries.",
     "peers-mlps": "`MLPs only`: the rule `pcgrad` in the paper's scope as one block, "
     "`pcr.scope=mlp`, and the same of the other libraries. `combined`: `pcr.combine_signals=true`.",
-    "equal_lengths": "`equal_lengths`: no sequence is shorter than another.",
+    "equal_lengths": "`equal_lengths`: no sequence is shorter than another; `eager`: "
+    "`use_no_sync_for_gradient_accumulation=False`.",
     "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "
     "the advantage zero. `run`, `skip` and `group`: `pcr.zero_advantage`.",
     "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",
