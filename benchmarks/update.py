@@ -22,6 +22,9 @@ from benchmarks.workload import Workload, has_kernel, packed
 from pcr_plugin.verl import enable
 from tests.support import packed_attention
 
+# Every run of `main_ppo` reduces in every micro-batch; the class itself would defer.
+_OF_A_RUN = {"use_no_sync_for_gradient_accumulation": False}
+
 
 class Update:
     """Zero, passes, clip, step of an engine that is ready.
@@ -140,7 +143,7 @@ def actor_config(workload: Workload, variant: Variant) -> FSDPActorConfig:
         ulysses_sequence_parallel_size=workload.sequence_ranks,
         mixed_precision=precision,
         use_torch_compile=False,
-        **dict(workload.engine),
+        **{**_OF_A_RUN, **dict(workload.engine)},
     )
     replicas = torch.distributed.get_world_size() // workload.sharing_ranks
     actor = FSDPActorConfig(

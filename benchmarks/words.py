@@ -27,10 +27,9 @@ one's, and the all-reduce has it wait for the slowest.
 Peak memory: the most bytes that torch's allocator has given out at a time during an update, beside
 weights and optimizer, read in an update of its own that is not timed. Over stock, it is also given
 in multiples of what this rank has of one gradient in the scope. `two_forward` keeps that one
-(1.00), and where veRL defers the reduction of FSDP2 (its default) the gradient outside the scope is
-there twice in the second pass: this rank's shard of the first one's, and the unreduced sum of the
-micro-batches, which a stock update has, too. `eager` reduces in every micro-batch. `shared_forward`
-always does, and keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees
+(1.00), and with `deferred` the gradient outside the scope, too: it is there twice in the second
+pass, as this rank's shard of the first one's, and in the unreduced sum of the micro-batches, which
+a stock update then has. `shared_forward` keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees
 some buffers unseen, so that it is an upper bound.
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
@@ -53,8 +52,10 @@ NOTES = {
     "so that all parameters are one block as in the other libraries.",
     "peers-mlps": "`MLPs only`: the rule `pcgrad` in the paper's scope as one block, "
     "`pcr.scope=mlp`, and the same of the other libraries. `combined`: `pcr.combine_signals=true`.",
-    "equal_lengths": "`equal_lengths`: no sequence is shorter than another; `eager`: "
-    "`use_no_sync_for_gradient_accumulation=False`.",
+    "equal_lengths": "`equal_lengths`: no sequence is shorter than another.",
+    "deferred": "`deferred`: `use_no_sync_for_gradient_accumulation=True`, gradients are reduced "
+    "after the last micro-batch. veRL's runs have it false by default, and so has every other "
+    "layout.",
     "without_advantage": "`half_without_advantage`: half of the sequences, drawn at random, have "
     "the advantage zero. `run`, `skip` and `group`: `pcr.zero_advantage`.",
     "lora": "`lora`: adapters of rank 32 on every linear layer, the only ones that are trained.",

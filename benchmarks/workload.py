@@ -46,7 +46,7 @@ class Workload:
         lora_rank: of adapters on every linear layer; 0 trains the model itself.
         experts: of every MLP, of which a token sees two; 0 for a plain MLP.
         tied: input and output embeddings are one tensor.
-        engine: fields of veRL's FSDPEngineConfig that differ from its defaults.
+        engine: fields of veRL's FSDPEngineConfig that differ from those of a run of `main_ppo`.
     """
 
     width: int = 512
