@@ -38,6 +38,8 @@ FIGURES: dict[str, Callable[[Point], bool]] = {
     "cosines": lambda p: _like(p, rule="observe", scope="all"),
     "gradient_norms": lambda p: p.rule in _MAIN and _like(p, rule=p.rule),
 }
+# Its axis is alpha, from the keys of the runs: a name per rule would make each rule a line.
+_BY_KEYS = ("alpha_fixed",)
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _OTHERS = tuple(rule for rule in RULES if rule not in ("stock", "observe"))
 
@@ -136,20 +138,23 @@ def draw(runs: Path, folder: Path) -> None:
     points = {done.parent: point_of(done.parent) for done in sorted(runs.glob("*/done.json"))}
     chosen: dict[tuple[str, ...], list[str]] = {}
     for name, wanted in FIGURES.items():
-        logs = tuple(str(run / "log.jsonl") for run, point in points.items() if wanted(point))
-        chosen.setdefault(logs, []).append(name)
+        of_it = {run: point for run, point in points.items() if wanted(point)}
+        words = [str(run / "log.jsonl") for run in of_it]
+        if name not in _BY_KEYS:
+            words += [word for point in of_it.values() for word in ("--label", point.rule)]
+        chosen.setdefault(tuple(words), []).append(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for logs, names in chosen.items():
-        if logs:
-            _draw(logs, names, folder)
+    for runs_and_labels, names in chosen.items():
+        if runs_and_labels:
+            _draw(runs_and_labels, names, folder)
 
 
-def _draw(logs: Sequence[str], names: Sequence[str], folder: Path) -> None:
+def _draw(words: Sequence[str], names: Sequence[str], folder: Path) -> None:
     from pcr_plugin.cli.main import main as pcr
 
     with tempfile.TemporaryDirectory() as made:
-        status = pcr(["plot", *logs, "--out", made, "--score", MEASURED["solved"]])
+        status = pcr(["plot", *words, "--out", made, "--score", MEASURED["solved"]])
         if status:
             sys.exit(status)
         for name in names:

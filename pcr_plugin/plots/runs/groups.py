@@ -22,12 +22,14 @@ class Group:
         settings: that all of its runs share.
         varying: those of the settings that differ between groups; they are in the name.
         runs: one per seed.
+        implied: those of the settings that the title tells already: a rule with one preset, say.
     """
 
     title: str
     settings: dict[str, Any]
     varying: tuple[str, ...]
     runs: tuple[Run, ...]
+    implied: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -52,7 +54,12 @@ class Group:
     def name_without(self, left_out: Sequence[str]) -> str:
         """The name of what it is compared as when some settings are on an axis."""
         title, *settings = self.identity_without(left_out)
-        parts = [f"{_SIGNS.get(key, _short(key))} {shown(value)}" for key, value in settings]
+        told = self.implied if title else ()
+        parts = [
+            f"{_SIGNS.get(key, _short(key))} {shown(value)}"
+            for key, value in settings
+            if key not in told
+        ]
         return ", ".join([title, *parts] if title else parts)
 
     def identity_without(self, left_out: Sequence[str]) -> tuple[Any, ...]:
@@ -75,7 +82,11 @@ def group(runs: Iterable[Run]) -> list[Group]:
     together: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         together.setdefault(_identity(run, varying), []).append(run)
-    groups = [_group(identity[0], varying, members) for identity, members in together.items()]
+    implied = _implied(together)
+    groups = [
+        _group(identity[0], varying, members, implied.get(identity[0], frozenset()))
+        for identity, members in together.items()
+    ]
     return sorted(groups, key=lambda found: (found.conditions(), found.rule()))
 
 
@@ -139,14 +150,26 @@ def _identity(run: Run, varying: list[str]) -> tuple[Any, ...]:
     return (_title(run), *((key, run.settings.get(key)) for key in keys))
 
 
-def _group(title: str, varying: list[str], runs: list[Run]) -> Group:
+def _implied(identities: Iterable[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
+    """By title, the settings of the rule that all groups of that title have in common."""
+    values: dict[str, dict[str, set[Any]]] = {}
+    for title, *settings in identities:
+        for key, value in settings:
+            values.setdefault(title, {}).setdefault(key, set()).add(value)
+    return {
+        title: frozenset(key for key in _OF_THE_RULE if len(found.get(key, ())) == 1)
+        for title, found in values.items()
+    }
+
+
+def _group(title: str, varying: list[str], runs: list[Run], implied: frozenset[str]) -> Group:
     first = runs[0].settings
     shared = {
         key: value
         for key, value in first.items()
         if all(run.settings.get(key) == value for run in runs)
     }
-    return Group(title, shared, tuple(varying), tuple(runs))
+    return Group(title, shared, tuple(varying), tuple(runs), implied)
 
 
 def _short(key: str) -> str:

@@ -175,7 +175,7 @@ def test_table_of_runs(tmp_path: Path) -> None:
     found = group(read_runs(read_table(table)))
     assert [(each.name, len(each.runs)) for each in found] == [
         ("pcr, β 0.001", 2),
-        ("mine, rule stock, β 0.05", 1),
+        ("mine, β 0.05", 1),
     ]
     assert seeds_of(found[0].runs) == ["1", "2"]
     assert found[0].settings["scope"] == ("x", "y")
