@@ -143,7 +143,7 @@ def _passes(
 _THOUSAND = {"sequences": 16, "prompt": 64, "response": 192, "micro_batches": 2}
 _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 _POLICY = (("offload_policy", True),)
-_DEFERRED = (("use_no_sync_for_gradient_accumulation", True),)
+DEFERRED = (("use_no_sync_for_gradient_accumulation", True),)
 
 LAYOUTS: dict[str, Layout] = {
     "passes": _passes(ranks=(1, 2, 4)),
@@ -151,7 +151,7 @@ LAYOUTS: dict[str, Layout] = {
     "passes-estimators": _passes(("stock", *_ESTIMATORS)),
     "passes-equal_lengths": _passes(shortest=1.0),
     "passes-fsdp1": _passes(strategy="fsdp"),
-    "passes-deferred": _passes(ranks=(1, 2), engine=_DEFERRED),
+    "passes-deferred": _passes(ranks=(1, 2), engine=DEFERRED),
     "passes-4_micro_batches": _passes(sequences=32, micro_batches=4),
     "passes-wide": _passes(width=1024, layers=2),
     "passes-deep": _passes(layers=8),

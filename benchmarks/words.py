@@ -29,8 +29,10 @@ weights and optimizer, read in an update of its own that is not timed. Over stoc
 in multiples of what this rank has of one gradient in the scope. `two_forward` keeps that one
 (1.00), and with `deferred` the gradient outside the scope, too: it is there twice in the second
 pass, as this rank's shard of the first one's, and in the unreduced sum of the micro-batches, which
-a stock update then has. `shared_forward` keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees
-some buffers unseen, so that it is an upper bound.
+a stock update then has. Nor is it less where the first micro-batch has the most tokens (`long`):
+there stock has no gradient yet, and the second pass the whole of the first one's. `shared_forward`
+keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees some buffers
+unseen, so that it is an upper bound.
 
 The parts come from a profile of the same untimed update: `forward` has the loss in it,
 `recomputation` is of activations inside a backward pass, `backward` beside those of s and p is that

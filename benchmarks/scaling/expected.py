@@ -2,8 +2,8 @@
 
 FSDP2 has one group of parameters per decoder layer and one of the rest; embeddings that are not
 tied have one each. In every micro-batch it gathers every group for the forward and
-again for every backward pass; what it reduces waits for the last micro-batch of a pass. With a
-shared forward pass it does not wait.
+again for every backward pass, and reduces it after that. Deferred, what it reduces waits for the
+last micro-batch of a pass; with a shared forward pass it does not wait.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,12 @@ class Plan:
     Args:
         forwards: forward passes over all micro-batches.
         backwards: backward passes over all micro-batches.
-        reductions: of whole gradients: after the last micro-batch, or with `every` after every one.
+        reductions: of whole gradients, in every micro-batch unless they are deferred.
         scope_reductions: of gradients in the scope alone.
-        every: what is reduced does not wait for the last micro-batch.
+        shared: one forward pass for both gradients; nothing is deferred.
         asks: whether ranks agree in every micro-batch on who needs its surrogate's backward pass.
-        batches: calls of veRL's loop, of which each sums the number of tokens over the ranks.
+        batches: calls of veRL's loop, of which each sums the number of tokens over the ranks, and
+            reduces once where that is deferred.
         halves: whether the sizes of the halves are summed.
         probes: whether there are probes to be summed.
     """
@@ -37,7 +38,7 @@ class Plan:
     backwards: int = 2
     reductions: int = 2
     scope_reductions: int = 0
-    every: bool = False
+    shared: bool = False
     asks: bool = False
     batches: int = 2
     halves: bool = False
@@ -48,14 +49,14 @@ def _shared(*, combined: bool = False, **others: Any) -> Plan:
     """Two backward passes in every micro-batch, reduced at once; combined, s in the scope alone."""
     whole, scope = (1, 1) if combined else (2, 0)
     times = {"forwards": 1, "backwards": 2, "reductions": whole, "scope_reductions": scope}
-    return Plan(**{"batches": 1, **times, **others}, every=True, asks=not combined)
+    return Plan(**{"batches": 1, **times, **others}, shared=True, asks=not combined)
 
 
 STOCK = Plan(forwards=1, backwards=1, reductions=1, batches=1)
 PLANS = {
     "stock": STOCK,
     "two_forward": Plan(),
-    "two_forward, split_half": Plan(reductions=4, batches=4, halves=True),
+    "two_forward, split_half": Plan(batches=4, halves=True),
     "two_forward, sequence": Plan(probes=True),
     "shared_forward": _shared(),
     "shared_forward, split_half": _shared(batches=2, halves=True),
@@ -96,7 +97,13 @@ def groups(shape: Shape) -> list[int]:
 
 
 def collectives(
-    shape: Shape, plan: Plan, micro_batches: int, *, gathered: int = 4, reduced: int = 4
+    shape: Shape,
+    plan: Plan,
+    micro_batches: int,
+    *,
+    gathered: int = 4,
+    reduced: int = 4,
+    deferred: bool = False,
 ) -> list[Collective]:
     """The collectives of one update, with `pcr.scope=mlp` and `pcr.block=module`.
 
@@ -106,13 +113,15 @@ def collectives(
         micro_batches: per rank and mini-batch.
         gathered: bytes of a number in an all-gather.
         reduced: bytes of a number in a reduce-scatter.
+        deferred: `use_no_sync_for_gradient_accumulation`.
     """
     found = []
-    times = micro_batches if plan.every else 1
+    host = 1 if deferred else micro_batches
+    whole = plan.batches if deferred and not plan.shared else plan.reductions * micro_batches
     for size in groups(shape):
         found += _both("all-gather", size * gathered, *_gathers(plan, micro_batches))
-        found += _both("reduce-scatter", size * reduced, 1, plan.reductions * times - 1)
-    scope = plan.scope_reductions * times * shape.layers
+        found += _both("reduce-scatter", size * reduced, host, whole - host)
+    scope = plan.scope_reductions * micro_batches * shape.layers
     found += _both("reduce-scatter", shape.mlp_parameters * reduced, 0, scope)
     found += _both("all-reduce", 8, 1, plan.batches - 1)  # the number of tokens
     # The norm of the gradient, of every tensor by itself.
@@ -141,7 +150,7 @@ def _of_statistics(shape: Shape, plan: Plan) -> list[Collective]:
     tables = [shape.layers * 11 * 8]
     if plan.halves:
         tables.append(2 * 2 * 8)
-    if plan.every:
+    if plan.shared:
         tables.append(2 * 8)  # whether all ranks can share a forward pass
     if plan.probes:
         # Of gate, up and down all pairs of directions; once for either objective.

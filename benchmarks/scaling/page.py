@@ -67,9 +67,9 @@ def expected_counts(row: dict[str, Any]) -> Counts | None:
     """
     if row["update"] not in PLANS:
         return None
-    workload = counted_workload(row["layers"], row["tied"])
-    plan = PLANS[row["update"]]
-    return counts_of(collectives(shape_of(workload), plan, workload.micro_batches))
+    workload = counted_workload(row["layers"], row["tied"], row["deferred"])
+    plan, shape = PLANS[row["update"]], shape_of(workload)
+    return counts_of(collectives(shape, plan, workload.micro_batches, deferred=row["deferred"]))
 
 
 def _counted(report: Report) -> str:
@@ -95,7 +95,8 @@ def _counted_row(row: dict[str, Any], ranks: str) -> str:
     same = "no formula" if expected is None else "yes" if expected == counts else "no"
     shown = [times[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce")]
     cells = " | ".join(map(str, shown))
-    return f"| {row['update']} | {ranks} | {cells} | {size:.0f} | {same} |"
+    name = row["update"] + ", deferred" * row["deferred"]
+    return f"| {name} | {ranks} | {cells} | {size:.0f} | {same} |"
 
 
 def _seconds(report: Report) -> str:

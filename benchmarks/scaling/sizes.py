@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.layouts import VARIANTS
+from benchmarks.layouts import DEFERRED, VARIANTS
 from benchmarks.shapes import Shape
 from benchmarks.workload import Workload
 
@@ -11,6 +11,7 @@ REPEATS = 5
 _TINY: dict[str, Any] = {"width": 64, "vocabulary": 256, "sequences": 4, "prompt": 8, "response": 8}
 # Settings that change no collective of these updates.
 _LEFT_OUT = {"scope", "share_recomputation", "zero_advantage"}
+_DEFERRED = ("stock", "two_forward", "two_forward, split_half", "shared_forward")
 _UPDATES = tuple(
     name
     for name, variant in VARIANTS.items()
@@ -18,18 +19,21 @@ _UPDATES = tuple(
 )
 
 
-def counted_workload(layers: int, tied: bool) -> Workload:
+def counted_workload(layers: int, tied: bool = False, deferred: bool = False) -> Workload:
     """A model whose collectives are counted.
 
     Args:
         layers: decoder layers.
         tied: whether the embeddings are one tensor.
+        deferred: whether gradients are reduced after the last micro-batch alone.
     """
-    return Workload(layers=layers, micro_batches=2, tied=tied, **_TINY)
+    engine = DEFERRED if deferred else ()
+    return Workload(layers=layers, micro_batches=2, tied=tied, engine=engine, **_TINY)
 
 
 COUNTED = [
-    *((counted_workload(2, tied=False), name) for name in _UPDATES),
+    *((counted_workload(2), name) for name in _UPDATES),
+    *((counted_workload(2, deferred=True), name) for name in _DEFERRED),
     *((counted_workload(3, tied=True), name) for name in ("stock", "two_forward")),
 ]
 TIMED = [

@@ -15,13 +15,16 @@ A step of the rule adds to FSDP2's own communication:
 - with `split_half` one more, of four numbers; with `sequence` two more, of K^2 numbers per linear
   layer of the scope (K = `pcr.variance.probes`, {probes} by default), one for either objective;
 - with `pcr.passes=two_forward` all gathers and reductions of a second run over the mini-batch,
-  which is what costs. With `split_half` a run is two halves, and each reduces its gradients;
-- with `pcr.passes=shared_forward` the gathers of a second backward pass, and reductions in every
-  micro-batch, where the stock engine waits for the last one: of both gradients or, with
-  `pcr.combine_signals=true`, of s in the scope and of p + beta s everywhere. And one
+  which is what costs;
+- with `pcr.passes=shared_forward` the gathers and reductions of a second backward pass in every
+  micro-batch; with `pcr.combine_signals=true` it reduces s in the scope alone. And one
   all-reduce of two numbers: whether all ranks can. And, unless `pcr.zero_advantage=run` or
   `pcr.combine_signals=true`, one of one number in every micro-batch: whether its surrogate has a
   gradient on any rank.
+
+Where `use_no_sync_for_gradient_accumulation=True` (off in a run, unless it is asked for) the stock
+engine and two passes wait for the last micro-batch before they reduce ("deferred" below). A shared
+forward pass does not wait, so `auto` takes two passes then.
 
 {statistics}
 
@@ -53,8 +56,8 @@ favour the host's large collectives, so the last column is rather too high than 
 {modelled}
 
 A second run over the mini-batch doubles the gathers and reductions, in bytes and in seconds. A
-shared forward pass gathers less and reduces more, the more the more micro-batches there are: it
-saves computation, not communication. (`combined` is that of the estimator `sequence`, without its
+shared forward pass saves a gather of all parameters in every micro-batch, and combined most of the
+second reduction outside the scope. (`combined` is that of the estimator `sequence`, without its
 probes.) The statistics are microseconds at any size. They come once per step, at its end, where
 every rank waits.
 """

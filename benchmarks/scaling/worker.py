@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.layouts import VARIANTS
+from benchmarks.layouts import DEFERRED, VARIANTS
 from benchmarks.measuring import sized_scope, timed
 from benchmarks.scaling.collectives import counted
 from benchmarks.scaling.sizes import COUNTED, REPEATS, TIMED
@@ -42,7 +42,12 @@ def main(rank: int, ranks: int, folder: Path, small: bool) -> None:
 
 
 def _counts(workload: Workload, name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"layers": workload.layers, "tied": workload.tied, "update": name}
+    row: dict[str, Any] = {
+        "layers": workload.layers,
+        "tied": workload.tied,
+        "deferred": workload.engine == DEFERRED,
+        "update": name,
+    }
     try:
         update = _update(workload, name)
         update(_batch(workload, 0))

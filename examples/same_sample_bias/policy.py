@@ -66,15 +66,18 @@ class Policy(nn.Module):
         return torch.cat([gradient.flatten(1) for gradient in found], dim=1)
 
 
-def roll_out(probabilities: Tensor, count: int, source: torch.Generator) -> Rollouts:
+def roll_out(
+    probabilities: Tensor, count: int, source: torch.Generator, among: int = PROMPTS
+) -> Rollouts:
     """Answers of a policy to random prompts.
 
     Args:
         probabilities: (ROWS,).
         count: mini-batches.
         source: of the prompts and tokens.
+        among: the first so many prompts.
     """
-    prompts = torch.randint(PROMPTS, (count, GROUPS, 1), generator=source).expand(-1, -1, ANSWERS)
+    prompts = torch.randint(among, (count, GROUPS, 1), generator=source).expand(-1, -1, ANSWERS)
     table = probabilities.view(STATES, TOKENS)
     before = torch.full_like(prompts, TOKENS)
     rows, right = [], torch.zeros_like(prompts)

@@ -47,20 +47,22 @@ def test_second_run_costs_what_the_first_does() -> None:
     assert second[2] == pytest.approx(host[2], rel=1e-3)
 
 
-def test_shared_forward_pass_gathers_less_and_reduces_in_every_micro_batch() -> None:
+def test_shared_forward_pass_gathers_less_and_never_waits_to_reduce() -> None:
     shape = SHAPES["qwen2.5-7b"]
 
-    def sent(update: str, kind: str) -> int:
-        found = collectives(shape, PLANS[update], 4)
+    def sent(update: str, kind: str, deferred: bool = False) -> int:
+        found = collectives(shape, PLANS[update], 4, deferred=deferred)
         return sum(c.bytes * c.times for c in found if c.kind == kind and c.whose == PASSES)
 
     whole = 4 * shape.parameters
     assert sent("two_forward", "all-gather") == 8 * whole
     assert sent("shared_forward", "all-gather") == 4 * whole
-    assert sent("two_forward", "reduce-scatter") == whole
-    assert sent("shared_forward", "reduce-scatter") == 7 * whole
+    assert sent("two_forward", "reduce-scatter") == 4 * whole
+    assert sent("shared_forward", "reduce-scatter") == 4 * whole
     scope = 4 * shape.layers * shape.mlp_parameters
-    assert sent("shared_forward, sequence, combined", "reduce-scatter") == 3 * whole + 4 * scope
+    assert sent("shared_forward, sequence, combined", "reduce-scatter") == 4 * scope
+    assert sent("two_forward", "reduce-scatter", deferred=True) == whole
+    assert sent("shared_forward", "reduce-scatter", deferred=True) == 7 * whole
 
 
 def test_seconds_of_a_collective() -> None:
