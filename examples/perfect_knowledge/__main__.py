@@ -12,6 +12,7 @@ import torch
 
 from examples.perfect_knowledge.knowledge import RULES, STOCK
 from examples.perfect_knowledge.training import Outcome, train
+from examples.study.fronts import on_front
 from pcr_plugin.plots.tables.statistics import estimate
 
 # Of stock, to have its front; the others where beta is small, and where it is not.
@@ -60,31 +61,17 @@ def table(found: Outcomes) -> str:
 def _against_stock(found: Outcomes, outcomes: Sequence[Outcome]) -> str:
     """A factor, its mean over seeds on a logarithmic scale, and how many seeds stock can match."""
     fronts = zip(*(found[key] for key in found if key[0] == STOCK), strict=True)
-    gaps = [
-        math.log(own.forgotten / theirs)
-        for own, front in zip(outcomes, fronts, strict=True)
-        if (theirs := forgotten_at(own.reward, front)) is not None
-    ]
+    gaps = []
+    for own, front in zip(outcomes, fronts, strict=True):
+        prices = [(one.reward, math.log(one.forgotten)) for one in reversed(front)]
+        theirs = on_front(own.reward, prices)
+        if theirs is not None:
+            gaps.append(math.log(own.forgotten) - theirs)
     mean = estimate(gaps)
     if mean is None:
         return "no such reward"
     factor, error = math.exp(mean.mean), mean.error or 0.0
     return f"{factor:.2f} ± {factor * error:.2f} ({mean.count} seeds)"
-
-
-def forgotten_at(reward: float, front: Sequence[Outcome]) -> float | None:
-    """What stock forgets at a reward, between two of its runs; `None` outside of them.
-
-    Args:
-        reward: of another rule.
-        front: stock of one seed at several betas, the smallest first. Where it earns a reward
-            twice, the run with the larger beta counts.
-    """
-    for less, more in zip(reversed(front), reversed(front[:-1]), strict=False):
-        if less.reward <= reward <= more.reward:
-            share = (reward - less.reward) / max(more.reward - less.reward, 1e-9)
-            return less.forgotten ** (1 - share) * more.forgotten**share
-    return None
 
 
 def _shown(values: Sequence[float]) -> str:

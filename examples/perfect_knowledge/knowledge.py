@@ -61,8 +61,16 @@ def _gramian(p: Tensor, s: Tensor) -> Tensor:
     return (both @ both.T)[None]
 
 
-def _decided(rule: str, gramian: Tensor, variances: Tensor, beta: float, floor: bool) -> Tensor:
-    return decide(rule, gramian, variances, beta, stability_floor=floor).weights[0]
+def _decided(
+    rule: str,
+    gramian: Tensor,
+    variances: Tensor,
+    beta: float,
+    floor: bool,
+    alpha: float | None = None,
+) -> Tensor:
+    found = decide(rule, gramian, variances, beta, stability_floor=floor, fixed_alpha=alpha)
+    return found.weights[0]
 
 
 def _by_variance(scale: str, floor: bool) -> Rule:
@@ -84,9 +92,19 @@ def _projected(gramian: Callable[[Knowledge], Tensor]) -> Rule:
 
 
 STOCK = "stock"
+
+
+def _fixed(alpha: float) -> Rule:
+    def weights(known: Knowledge, beta: float) -> Tensor:
+        return _decided("soft", known.gramian(), known.variances(), beta, True, alpha)
+
+    return weights
+
+
 RULES: Mapping[str, Rule] = {
     STOCK: lambda known, beta: _decided("sum", known.gramian(), known.variances(), beta, False),
     "alpha 1": _projected(Knowledge.gramian),
+    **{f"alpha {alpha}": _fixed(alpha) for alpha in (0.05, 0.1, 0.2, 0.5)},
     "absolute, no floor": _by_variance("absolute", False),
     "absolute": _by_variance("absolute", True),
     "relative": _by_variance("relative", True),

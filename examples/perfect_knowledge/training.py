@@ -95,7 +95,7 @@ def _gradients(
 
 def _put(policy: Policy, gradient: Tensor) -> None:
     sizes = [parameter.numel() for parameter in policy.parameters()]
-    for parameter, part in zip(policy.parameters(), gradient.split(sizes), strict=True):
+    for parameter, part in zip(policy.parameters(), torch.split(gradient, sizes), strict=True):
         parameter.grad = part.view_as(parameter)
 
 

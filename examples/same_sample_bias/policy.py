@@ -58,12 +58,25 @@ class Policy(nn.Module):
         logits: Tensor = self.layers(self.inputs)
         return logits.log_softmax(dim=1).flatten()
 
+    @torch.no_grad()
     def scores(self) -> Tensor:
-        """(ROWS, parameters) gradients of the log-probabilities."""
-        values, parameters = self.log_probabilities(), list(self.parameters())
-        units = torch.eye(ROWS, dtype=torch.float64)
-        found = torch.autograd.grad(values, parameters, units, is_grads_batched=True)
-        return torch.cat([gradient.flatten(1) for gradient in found], dim=1)
+        """(ROWS, parameters) gradients of the log-probabilities.
+
+        By hand: a row depends on one state alone, which autograd does not know.
+        """
+        first, _, last = self.layers
+        hidden = torch.tanh(first(self.inputs))
+        chances = last(hidden).softmax(dim=1)
+        # (STATES, TOKENS, TOKENS) of the logits, then (STATES, TOKENS, HIDDEN).
+        of_logits = torch.eye(TOKENS, dtype=torch.float64) - chances[:, None]
+        of_hidden = of_logits @ last.weight * (1 - hidden.square())[:, None]
+        found = [
+            torch.einsum("sth,si->sthi", of_hidden, self.inputs),
+            of_hidden,
+            torch.einsum("stu,sh->stuh", of_logits, hidden),
+            of_logits,
+        ]
+        return torch.cat([gradient.flatten(2) for gradient in found], dim=2).flatten(0, 1)
 
 
 def roll_out(

@@ -71,8 +71,20 @@ def paired(
     differences = [_differences(runs, point, other(point), value) for point in points]
     seeds = set.intersection(*(set(each) for each in differences))
     means = [fmean(each[seed] for each in differences) for seed in sorted(seeds)]
-    difference = estimate(means)
-    return None if difference is None else Paired(difference, _p_value(difference))
+    return tested(means)
+
+
+def tested(differences: Iterable[float]) -> Paired | None:
+    """Student's test of no difference.
+
+    Args:
+        differences: one per seed.
+
+    Returns:
+        `None` without any.
+    """
+    found = estimate(differences)
+    return None if found is None else Paired(found, _p_value(found))
 
 
 def _seeds(runs: Runs, point: Point) -> dict[int, Record]:

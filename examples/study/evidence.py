@@ -22,7 +22,13 @@ from examples.study.comparison import Runs, by_point
 from examples.study.recipe import Point
 from examples.study.records import MEASURED, Record, collect, point_of, read, write
 from examples.study.rules import RULES
-from examples.study.tables import coverage_table, difference_table, point_table, prediction_table
+from examples.study.tables import (
+    coverage_table,
+    difference_table,
+    front_table,
+    point_table,
+    prediction_table,
+)
 
 _CENTRE, _MAIN = design.CENTRE, design.MAIN
 # The pictures of the page, and the runs that each is of. The others are a reader's to draw.
@@ -64,8 +70,10 @@ def tables(records: Sequence[Record]) -> Mapping[str, str]:
         ),
         "front": lambda: _points(engine, betas, design.MAIN),
         "front tests": lambda: difference_table(engine, design.MAIN[1:], betas, "stock"),
+        "front prices": lambda: front_table(engine, design.MAIN[1:], betas, design.BETAS),
         "rules": lambda: _points(engine, [centre], RULES),
         "rules tests": lambda: difference_table(engine, _OTHERS, [centre], "stock"),
+        "rules prices": lambda: front_table(engine, _OTHERS, [centre], design.BETAS),
         "rules against one": lambda: difference_table(engine, _OTHERS, [centre], "pcgrad_floor"),
         "rates": lambda: _points(
             engine, [replace(centre, rate=rate) for rate in design.RATES], design.MAIN

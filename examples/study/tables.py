@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import correlation
 
 from examples.study.comparison import Paired, Runs, Value, over_seeds, paired
+from examples.study.fronts import over_front
 from examples.study.recipe import Point
 from examples.study.records import Record
 from pcr_plugin.plots.tables.statistics import Estimate
@@ -16,6 +17,10 @@ def _at(name: str, step: int | None = None) -> Value:
 
 def _rise(name: str, step: int | None = None) -> Value:
     return lambda record: record.rise(name, step)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _mean_of(name: str) -> Value:
@@ -33,6 +38,12 @@ COLUMNS: Sequence[tuple[str, Value, int]] = (
 )
 # What is tested: what is wanted, and what is not.
 TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
+# What is paid for a score, less is better.
+PRICES: Sequence[tuple[str, Value, int]] = (
+    ("perplexity, rise", _rise("perplexity"), 2),
+    ("skill, fall", lambda record: _negative(record.rise("skill")), 3),
+    ("KL on answers", _at("KL on answers"), 3),
+)
 _OWN: Sequence[tuple[str, str]] = (("α", "alpha"), ("conflicts", "conflicts"))
 
 
@@ -104,6 +115,32 @@ def difference_table(
                 cells = [_difference(each, digits) for each, digits in found]
                 seeds = str(found[0][0].difference.count)
                 lines.append(_row([rule, beta, *cells, seeds]))
+    return "\n".join(lines) + "\n"
+
+
+def front_table(
+    runs: Runs, rules: Iterable[str], points: Sequence[Point], betas: Sequence[float]
+) -> str:
+    """A row per rule: what it pays more than stock where both solve as much.
+
+    Args:
+        runs: see `by_point`.
+        rules: that are compared.
+        points: of any rule and seed; their rule is replaced.
+        betas: of the stock runs between which its price is read.
+    """
+    names = [name for name, _, _ in PRICES]
+    lines = [_row(["rule", *names, "seeds"]), _row(["---"] * (len(names) + 2))]
+    for rule in rules:
+        own = [replace(point, rule=rule) for point in points]
+        found = [
+            (over_front(runs, own, betas, COLUMNS[0][1], price), digits)
+            for _, price, digits in PRICES
+        ]
+        first = found[0][0]
+        if first is not None:
+            cells = [_difference(each, digits) for each, digits in found]
+            lines.append(_row([rule, *cells, str(first.difference.count)]))
     return "\n".join(lines) + "\n"
 
 

@@ -119,6 +119,13 @@ def test_the_gradients_are_those_of_the_losses() -> None:
     assert rollouts.rows.shape[1:3] == (GROUPS, ANSWERS) and BETA > 0
 
 
+def test_scores_are_what_autograd_finds() -> None:
+    policy = Policy(2)
+    for row in (0, 7, len(policy.scores()) - 1):
+        expected = torch.autograd.grad(policy.log_probabilities()[row], list(policy.parameters()))
+        torch.testing.assert_close(policy.scores()[row], torch.cat([g.flatten() for g in expected]))
+
+
 def test_products_through_the_metric() -> None:
     """Coefficients of rows, against the vectors that they stand for."""
     source = torch.Generator().manual_seed(1)
