@@ -270,7 +270,7 @@ def test_designs_name_each_run_once_and_stay_within_their_bounds() -> None:
         names = [jobs.name_of(point) for point in made.points]
         assert len(set(names)) == len(names)
         assert {point.rule for point in made.points} <= RULES.keys()
-    assert len(design.engine().points) == 260
+    assert len(design.engine().points) == 250
     assert len(design.full().points) <= 40
     assert len({point.seed for point in design.engine().points}) >= 5
     assert set(design.full().points) <= {*design.engine().points}, (
