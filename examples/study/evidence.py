@@ -40,7 +40,7 @@ FIGURES: dict[str, Callable[[Point], bool]] = {
     "alpha_fixed": lambda p: _like(p, rule=p.rule),
     "learning_rates": lambda p: p.rule in _MAIN and _like(p, rule=p.rule, rate=p.rate),
     "scopes": lambda p: p.rule in _MAIN and _like(p, rule=p.rule, scope=p.scope),
-    "alphas": lambda p: _like(p, rule="robust", scope="all"),
+    "alphas": lambda p: _like(p, rule=design.CANDIDATES[0], scope="all"),
     "cosines": lambda p: _like(p, rule="observe", scope="all"),
     "gradient_norms": lambda p: p.rule in _MAIN and _like(p, rule=p.rule),
 }
@@ -60,17 +60,18 @@ def tables(records: Sequence[Record]) -> Mapping[str, str]:
         by_point(record for record in records if record.tier == tier) for tier in ("engine", "full")
     )
     centre, noisy = design.CENTRE, design.NOISY
+    front = (*design.MAIN, *design.BESIDE)
     betas = [replace(centre, beta=beta) for beta in design.BETAS]
     noisy_rules = design.NOISY_RULES
-    noisy_betas = [replace(noisy, beta=beta) for beta in design.NOISY_BETAS]
+    noisy_betas = [replace(noisy, beta=beta) for beta in design.MIDDLE]
     full_betas = [replace(centre, beta=beta) for beta in design.FULL_BETAS]
     made: dict[str, Callable[[], str]] = {
         "runs": lambda: coverage_table(
             records, {"engine": design.engine().points, "full": design.full().points}
         ),
-        "front": lambda: _points(engine, betas, design.MAIN),
-        "front tests": lambda: difference_table(engine, design.MAIN[1:], betas, "stock"),
-        "front prices": lambda: front_table(engine, design.MAIN[1:], betas, design.BETAS),
+        "front": lambda: _points(engine, betas, front),
+        "front tests": lambda: difference_table(engine, front[1:], betas, "stock"),
+        "front prices": lambda: front_table(engine, front[1:], betas, design.BETAS),
         "rules": lambda: _points(engine, [centre], RULES),
         "rules tests": lambda: difference_table(engine, _OTHERS, [centre], "stock"),
         "rules prices": lambda: front_table(engine, _OTHERS, [centre], design.BETAS),
@@ -79,7 +80,7 @@ def tables(records: Sequence[Record]) -> Mapping[str, str]:
             engine, [replace(centre, rate=rate) for rate in design.RATES], design.MAIN
         ),
         "scopes": lambda: _points(
-            engine, [replace(centre, scope=scope) for scope in design.SCOPES], design.MAIN[1:]
+            engine, [replace(centre, scope=scope) for scope in design.SCOPES], design.PROJECTED
         ),
         "noisy": lambda: _points(engine, noisy_betas, noisy_rules),
         "noisy tests": lambda: difference_table(engine, noisy_rules[1:], noisy_betas, "stock"),

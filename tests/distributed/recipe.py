@@ -22,7 +22,8 @@ class Recipe:
         dropout: of the attention.
         remove_padding: pack the rows of a micro-batch into one sequence.
         checkpointing: recompute activations.
-        defer_sync: reduce gradients after the last micro-batch only, as veRL's class does by default; its runs do not.
+        defer_sync: reduce gradients after the last micro-batch only, as veRL's class does by
+            default; its runs do not.
         reshard: free the unsharded parameters after the forward pass.
         on_policy: the reference is the policy itself, as in a run's first step.
         strategy: `fsdp` or `fsdp2`.

@@ -149,7 +149,7 @@ def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> Non
     records = [record(point, 0.5) for point in design.engine().points[:60]]
     found = evidence.tables(records)
     assert "| stock | 0.1 |" in found["front"]
-    assert "| robust | all |" in found["front tests"]
+    assert "| pcr_relative_floor_ema | all |" in found["front tests"]
     assert "| engine | 60 | 250 | 0 | 1.0 |" in found["runs"]
     assert "| full | 0 | 24 |  | 0.0 |" in found["runs"]
     assert evidence.tables([])["front"].count("\n") == 2
