@@ -125,19 +125,26 @@ def test_equal_sizes_or_unknown_ones_are_accepted(
     checkpoint.check_model_parallel(str(tmp_path), SIZES)
 
 
-def test_an_interrupted_save_leaves_the_old_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
     checkpoint.save(averaged(), 7, str(tmp_path))
     before = (tmp_path / "pcr_state.json").read_text()
-
-    def full(self: Path, text: str) -> int:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="no space"):
-        checkpoint.save(VarianceAverage(0.9), 0, str(tmp_path))
+    unfinished = tmp_path / "pcr_state.tmp"
+    unfinished.symlink_to("/dev/full")  # Linux's own disk without space
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(VarianceAverage(0.9), 9, str(tmp_path))
     assert (tmp_path / "pcr_state.json").read_text() == before
+    unfinished.unlink()
+    checkpoint.save(VarianceAverage(0.9), 9, str(tmp_path))
+    assert json.loads((tmp_path / "pcr_state.json").read_text())["steps"] == 9
+
+
+def test_a_save_that_was_cut_off_is_in_nobody_s_way(tmp_path: Path) -> None:
+    """What a killed run left of it."""
+    (tmp_path / "pcr_state.tmp").write_text('{"version": 1, "belo')
+    assert checkpoint.read(str(tmp_path)) is None
+    checkpoint.save(averaged(), 7, str(tmp_path))
+    assert restore(VarianceAverage(0.9), tmp_path) == 7
+    assert not (tmp_path / "pcr_state.tmp").exists()
 
 
 @pytest.mark.parametrize("name", ["model_world_size_4_rank_0.pt", "optim_world_size_4_rank_0.pt"])
