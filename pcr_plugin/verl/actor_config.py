@@ -32,9 +32,11 @@ try:
     )
     from pcr_plugin.weightings import load
 except Exception as error:
-    # Hydra says only "Error locating target" when the import of a `_target_` fails.
-    logger.critical("%s", host.unsupported("its configuration cannot be imported", error))
-    raise
+    # Hydra says only "Error locating target" when the import of a `_target_` fails, and what it
+    # was caused by where Ray shows a worker's error.
+    problem = host.unsupported("its configuration cannot be imported", error)
+    logger.critical("%s", problem)
+    raise problem from error
 
 # Facts about the rest of the recipe that the configuration source interpolates into `pcr`.
 RECIPE = "recipe"

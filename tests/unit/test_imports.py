@@ -13,6 +13,7 @@ from tests.unit.source_tree import files, folder_of, imports, tree
 # data, and nothing looks back.
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
+    "fingerprint": {"version"},
     "config": set(),
     "blocks": set(),
     "gradients": set(),
@@ -37,6 +38,7 @@ OF_A_HOST = {"demo": "verl_cpu"}
 # Imports of other packages, where they are restricted.
 THIRD_PARTY: dict[str, set[str]] = {
     "version": set(),
+    "fingerprint": set(),
     "config": set(),
     "blocks": set(),
     "rules": {"torch"},
