@@ -1,11 +1,13 @@
 """The cases contain what they are meant to contain; otherwise the other tests prove little."""
 
+import math
+
 import pytest
 import torch
 
 from tests.distributed.cases import CASES, case
 from tests.distributed.conftest import Runs
-from tests.distributed.expected import Oracle, micro_batches, two_halves
+from tests.distributed.expected import Oracle, micro_batches, one_pass, two_halves
 from tests.distributed.inputs import NO_ADVANTAGE, Inputs
 from tests.distributed.recipe import rows_of
 from tests.distributed.variants import VARIANTS
@@ -114,6 +116,22 @@ def test_dynamic_micro_batches_have_different_numbers_of_rows(ranks: int, runs: 
     units = micro_batches(recipe, runs.of("dynamic-paper", ranks), 0)
     assert len({len(unit) for unit in units}) > 1
     assert len(units) > ranks
+
+
+def test_ranks_that_need_different_numbers_of_micro_batches_have_as_many(
+    runs: Runs, inputs: Inputs
+) -> None:
+    """One with fewer would leave the others in the collectives of a backward pass."""
+    recipe, ranks = case("dynamic-paper").recipe, 3
+    assert recipe.token_budget is not None
+    rows = inputs.batches[recipe.batches[0]]
+    tokens = [len(row.prompt) + len(row.response) for row in rows]
+    of_ranks = [sum(tokens[i] for i in rows_of(rank, ranks, len(rows))) for rank in range(ranks)]
+    alone = [math.ceil(each / recipe.token_budget) for each in of_ranks]
+    assert min(alone) < max(alone), "otherwise this proves nothing"
+    seen = [one_pass(record.steps[0].micro_batches) for record in runs.of("dynamic-paper", ranks)]
+    [count] = {len(units) for units in seen}
+    assert count >= max(alone)
 
 
 FIXED = [

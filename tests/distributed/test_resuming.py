@@ -132,3 +132,11 @@ def test_what_one_rank_cannot_read_ends_all(name: str, failing: int, resumed: Ph
     errors = [record[name].error for record in resumed]
     assert errors[failing].startswith("ValueError")
     assert all("is not readable" in error for error in errors)
+
+
+def test_a_disk_without_space_for_our_part_ends_all(root: Path, resumed: Phase) -> None:
+    """Only the first rank writes; a checkpoint without the averages is none."""
+    first, second = (record["full"].error for record in resumed)
+    assert first.startswith("OSError: [Errno 28] No space left on device")
+    assert second.startswith("RuntimeError: The first rank has failed: OSError(28, 'No space left")
+    assert not (root / "checkpoints" / "full" / "pcr_state.json").exists()
