@@ -1,4 +1,4 @@
-"""A worker is killed between its two gradients and its step: what is lost, what goes on."""
+"""A worker is killed between its two gradients and its step, then the disk is full."""
 
 import json
 import os
@@ -23,6 +23,8 @@ KILL = """        type(self).calls = getattr(type(self), "calls", 0) + 1
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
 """
+
+OPTIMIZER = "optim_world_size_1_rank_0.pt"
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +55,33 @@ def test_what_was_saved_before_is_whole(folder: Path, killed: Run) -> None:
     assert json.loads(state.read_text())["steps"] == 2
 
 
-def test_the_same_command_goes_on_from_there(folder: Path, killed: Run) -> None:
+@pytest.fixture(scope="module")
+def full(folder: Path, killed: Run) -> Run:
+    """The same command, which finds no space when it saves the second training step."""
+    # Linux's own disk without space, where veRL is to write.
+    saved = checkpoints(folder) / "global_step_2" / "actor" / OPTIMIZER
+    saved.parent.mkdir(parents=True)
+    saved.symlink_to("/dev/full")
+    return run(folder, RULE, steps=2)
+
+
+def test_a_full_disk_ends_the_run(full: Run) -> None:
+    assert full.status != 0
+    assert "Found checkpoint" in full.output
+    # torch has no better word for it.
+    assert "torch.save(optimizer_state_dict, optim_path)" in full.output
+    assert "RuntimeError: [enforce fail at inline_container.cc" in full.output
+
+
+def test_the_checkpoint_before_it_stays_the_one_to_go_on_from(folder: Path, full: Run) -> None:
+    saved = checkpoints(folder)
+    assert (saved / "latest_checkpointed_iteration.txt").read_text() == "1"
+    [state] = saved.glob("global_step_*/actor/**/pcr_state.json")
+    assert state.is_relative_to(saved / "global_step_1")
+
+
+def test_the_same_command_goes_on_once_there_is_space(folder: Path, full: Run) -> None:
+    (checkpoints(folder) / "global_step_2" / "actor" / OPTIMIZER).unlink()
     resumed = run(folder, RULE, steps=2)
     assert resumed.status == 0, resumed.output[-4000:]
     [step] = resumed.steps
