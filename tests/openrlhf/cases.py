@@ -158,10 +158,13 @@ def _of_several_steps() -> list[Case]:
         for stage in (0, 1, 2, 3)
         for rule in ("stock", "sum", "observe")
     ]
-    elsewhere = {
-        "dynamic": {"train__dynamic_batch_enable": True},
-        "offload": {"ds__adam_offload": True},
-    }
+    dynamic, offload = {"train__dynamic_batch_enable": True}, {"ds__adam_offload": True}
+    elsewhere = [
+        ("dynamic", dynamic, (1, 2, 3)),
+        ("offload", offload, (1, 2, 3)),
+        # Every pass is a boundary, and adds to what the earlier ones have copied.
+        ("dynamic_offload", dynamic | offload, (2,)),
+    ]
     found += [
         Case(
             name=f"{name}{stage}-{rule}",
@@ -172,8 +175,8 @@ def _of_several_steps() -> list[Case]:
             checkpointing="not_reentrant",
             calls=2,
         )
-        for name, changes in elsewhere.items()
-        for stage in (1, 2, 3)
+        for name, changes, stages in elsewhere
+        for stage in stages
         for rule in ("stock", "observe")
     ]
     return found
