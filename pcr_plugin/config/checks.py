@@ -1,6 +1,6 @@
 """Range checks whose message names the key, the value and what is allowed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -41,3 +41,20 @@ def positive_integer(key: str, value: Any) -> None:
     """Raise ValueError unless `value` is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         reject(key, value, "an integer of at least 1")
+
+
+def refuse_unread(names: Sequence[str], key: str = "pcr.variance.estimator") -> None:
+    """Raise ValueError if there are parameters whose gradients random probes do not read.
+
+    Args:
+        names: of these parameters, the same on every rank.
+        key: of the estimator, as the user types it.
+    """
+    if names:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        reject(
+            key,
+            "sequence",
+            "it reads linear layers that get every token, with weights of their own, and the scope "
+            f"has {shown}; narrow pcr.scope, or use split_half or micro_batch",
+        )

@@ -4,6 +4,7 @@ from pcr_plugin.gradients.access import Gradients, Local, Part, Seen, SharedGrad
 from pcr_plugin.gradients.combine import combine_
 from pcr_plugin.gradients.in_scope import InScope, reporting
 from pcr_plugin.gradients.linear_layers import LinearLayer, Side
+from pcr_plugin.gradients.linear_modules import find_linear_layers
 from pcr_plugin.gradients.random_state import RandomState
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "SharedGradients",
     "Side",
     "combine_",
+    "find_linear_layers",
     "reporting",
 ]

@@ -11,6 +11,7 @@
 | `strategy`     | its DeepSpeed strategy, whose `backward` and `optimizer_step` are ours      |
 | `kl_term`      | the KL term of the loss, handed over by OpenRLHF's own `kl_loss * kl_ctl`   |
 | `step`         | one optimizer step: backward passes, then the update                        |
+| `units`        | the estimator of the variances, and what it is told of the micro-batches    |
 | `gradients`    | `pcr_plugin.gradients.Gradients` on what DeepSpeed has reduced              |
 | `slots*`       | where DeepSpeed keeps it, stage by stage                                    |
 | `tested`       | the releases that all of this is tested with                                |

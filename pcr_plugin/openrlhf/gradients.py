@@ -73,7 +73,7 @@ class ZeroGradients(InScope):
     def keep_rest(self, factor: float) -> None:
         """Set aside what is outside the scope; the slots are then free for another pass."""
         present = self._present()
-        for index in self._rest:
+        for index in self._rest if factor else ():
             _add(self._aside, index, present[index], factor)
         self._now = None
 

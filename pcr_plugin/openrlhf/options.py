@@ -35,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--" + RULE,
         default=argparse.SUPPRESS,
         help="pcr, pcgrad, soft, sum or torchjd:<Weighting>: two gradients instead of one for the "
-        "actor; without it the update is OpenRLHF's own",
+        "actor; observe: OpenRLHF's own update, with statistics of both every "
+        "--actor.pcr.observe_every steps; without it the update is OpenRLHF's own",
     )
     for key, default in _keys("", PCRSettings):
         group.add_argument(

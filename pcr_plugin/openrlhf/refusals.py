@@ -35,7 +35,7 @@ def check_arguments(args: Any, rule: UpdateRule) -> None:
     Raises:
         ValueError: names key, value and what is allowed.
     """
-    _check_rule(rule)
+    _check_rule(args, rule)
     _check_kl(args.algo.kl)
     for key, allowed, reason in _ONLY:
         value = _value(args, key, allowed)
@@ -56,24 +56,29 @@ def _value(args: Any, key: str, default: Any) -> Any:
     return args
 
 
-def _check_rule(rule: UpdateRule) -> None:
+def _check_rule(args: Any, rule: UpdateRule) -> None:
     settings = rule.settings
-    if rule.observes:
-        reject(
-            "--actor.update_rule",
-            "observe",
-            "not built for OpenRLHF yet; use another rule, or none for OpenRLHF's own update",
-        )
-    if settings.variance.estimator == "sequence":
-        reject(
-            "--actor.pcr.variance.estimator",
-            "sequence",
-            "not built for OpenRLHF yet; use micro_batch or split_half",
-        )
     if settings.combine_signals:
-        reject("--actor.pcr.combine_signals", True, "not built for OpenRLHF yet; leave it out")
+        reject(
+            "--actor.pcr.combine_signals",
+            True,
+            "it takes the KL's gradient of the scope alone, and a backward pass of DeepSpeed's "
+            "engine takes and reduces those of all parameters; leave it out",
+        )
     if settings.zero_advantage == "group":
-        reject("--actor.pcr.zero_advantage", "group", "not built for OpenRLHF yet; use run")
+        reject(
+            "--actor.pcr.zero_advantage",
+            "group",
+            "OpenRLHF makes the micro-batches, so sequences without an advantage cannot be put "
+            "together in some of them; use run or skip",
+        )
+    if rule.observes and args.train.dynamic_batch_enable and args.ds.zero_stage in (1, 2):
+        logger.warning(
+            "--actor.update_rule observe leaves the update to OpenRLHF, which with "
+            "--train.dynamic_batch_enable on ZeRO-1 and 2 takes the gradient of the last "
+            "micro-batch alone; the statistics are of all of them. The rule sum has them in its "
+            "update, too."
+        )
 
 
 def _check_kl(kl: Any) -> None:
@@ -122,7 +127,7 @@ def _check_stage(args: Any) -> None:
 
 def _check_units(args: Any, rule: UpdateRule) -> None:
     train = args.train
-    if train.dynamic_batch_enable:
+    if train.dynamic_batch_enable or rule.settings.variance.estimator == "sequence":
         return
     key, size, units = "--train.micro_batch_size", train.micro_batch_size, train.batch_size
     units //= size

@@ -6,7 +6,8 @@ accumulation boundary of its own: it reduces, what it leaves is copied out, and 
 emptied. Only the combined gradient of the whole step is put back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -55,6 +56,13 @@ class Slots(Protocol):
         """
         ...
 
+    def untouched(self) -> AbstractContextManager[None]:
+        """In it the slots are empty; afterwards they, and what counts passes, are as before.
+
+        For passes in the middle of a window in which DeepSpeed adds up gradients of its own.
+        """
+        ...
+
 
 class OfEngine:
     """What the slots of all stages have in common.
@@ -67,8 +75,71 @@ class OfEngine:
         named = [(n, p) for n, p in engine.module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        self._engine = engine
         self._optimizer = engine.optimizer
         self._index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Gradients of the parameters, and whether a pass is an accumulation boundary."""
+        boundary = self._engine._is_gradient_accumulation_boundary
+        gradients = [parameter.grad for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self._engine._is_gradient_accumulation_boundary = boundary
+
+
+@contextmanager
+def restored(owner: Any, names: Sequence[str]) -> Iterator[None]:
+    """Around a change of attributes, which afterwards are what they were.
+
+    Args:
+        owner: of the attributes.
+        names: of those that it has.
+    """
+    kept = {name: getattr(owner, name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(owner, name, value)
+
+
+@contextmanager
+def set_aside(gradients: dict[int, Any]) -> Iterator[None]:
+    """In it a dictionary is empty; the object stays, since DeepSpeed hands it on.
+
+    Args:
+        gradients: of DeepSpeed, by group.
+    """
+    kept = dict(gradients)
+    gradients.clear()
+    try:
+        yield
+    finally:
+        gradients.clear()
+        gradients.update(kept)
+
+
+@contextmanager
+def written_back(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Around writing to tensors in place.
+
+    Args:
+        tensors: those whose values come back.
+    """
+    kept = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, values in zip(tensors, kept, strict=True):
+                tensor.copy_(values)
 
 
 def copied(gradient: Tensor) -> Tensor:

@@ -8,13 +8,15 @@
 | `single_partition_of_fp32_groups[g].grad` | the part, with an offloaded optimizer            |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
-from pcr_plugin.openrlhf.slots import OfEngine, copied
+from pcr_plugin.openrlhf.slots import OfEngine, copied, restored, set_aside, written_back
 
 # `setup_buckets` adds one before the first gradient; with 0 offloading copies and does not add.
 _BEFORE_FIRST = -1
@@ -55,6 +57,7 @@ class PartitionedSlots(OfEngine):
     def collect(self) -> list[Tensor | None]:
         """Copy this rank's parts, and empty every place that a later pass would add to."""
         optimizer = self._optimizer
+        self._wait()
         shards: list[Tensor | None] = [None] * len(self.parameters)
         for group, members in enumerate(optimizer.params_in_partition):
             for parameter, part in zip(members, self._parts(group), strict=False):
@@ -72,6 +75,11 @@ class PartitionedSlots(OfEngine):
         if optimizer.cpu_offload:
             optimizer.norm_for_param_grads = {}
         return shards
+
+    def _wait(self) -> None:
+        """Until what is on its way to the host is there: DeepSpeed itself waits in its step."""
+        if self._optimizer.cpu_offload:
+            get_accelerator().synchronize()
 
     def _parts(self, group: int) -> Sequence[Tensor]:
         """The parts of `params_in_partition[group]`; what follows them is padding."""
@@ -99,6 +107,30 @@ class PartitionedSlots(OfEngine):
                 used = sum(length for _, length in places)
                 padding = [flat[used:]] if used < size else []
                 optimizer.averaged_gradients[group] = [flat.narrow(0, *p) for p in places] + padding
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Also sums by group, sums of a type of their own, and what offloading has copied."""
+        optimizer = self._optimizer
+        # ZeRO-1 keeps its buckets until it reduces, and counts again when it makes new ones.
+        count = optimizer.micro_step_id - int(optimizer.ready_for_gradients)
+        optimizer._release_ipg_buffers()
+        self._wait()
+        with ExitStack() as around:
+            around.callback(setattr, optimizer, "micro_step_id", count)
+            around.enter_context(super().untouched())
+            around.enter_context(restored(optimizer, ["_epilogue_ran_this_backward"]))
+            for parameter in self.parameters:
+                around.enter_context(restored(parameter, ["grad_accum"]))
+                parameter.grad_accum = None
+            around.enter_context(set_aside(optimizer.averaged_gradients))
+            around.enter_context(set_aside(optimizer.all_grad_tensors))
+            if optimizer.cpu_offload:
+                around.enter_context(restored(optimizer, ["norm_for_param_grads"]))
+                around.enter_context(restored(optimizer, ["local_overflow"]))
+                flat = [part.grad for part in optimizer.single_partition_of_fp32_groups]
+                around.enter_context(written_back(flat))
+            yield
 
     def _put_on_host(self, group: int, flat: Tensor) -> None:
         """The flat gradient, and the norms that clipping goes by: DeepSpeed takes them earlier."""

@@ -8,14 +8,15 @@
 | `fp32_partitioned_groups_flat[g].grad` | the parts, with an offloaded optimizer              |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcr_plugin.distributed import rank_in
-from pcr_plugin.openrlhf.slots import OfEngine, copied
+from pcr_plugin.openrlhf.slots import OfEngine, copied, restored, set_aside, written_back
 
 
 class ShardedSlots(OfEngine):
@@ -94,6 +95,22 @@ class ShardedSlots(OfEngine):
                 # Clipping goes by norms that DeepSpeed has taken of what was there before.
                 identity = optimizer.get_param_id(parameter)
                 optimizer.norm_for_param_grads[identity] = part.norm(2)
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Also the buffer of this rank's parts, of which a copy is made."""
+        optimizer = self._optimizer
+        counters = ["micro_step_id", "_epilogue_ran_this_backward"]
+        with ExitStack() as around:
+            around.enter_context(super().untouched())
+            around.enter_context(restored(optimizer, counters))
+            around.enter_context(set_aside(optimizer.averaged_gradients))
+            around.enter_context(written_back([optimizer.grad_partitions_flat_buffer]))
+            if optimizer.offload_optimizer:
+                around.enter_context(restored(optimizer, ["norm_for_param_grads"]))
+                flat = [part.grad for part in optimizer.fp32_partitioned_groups_flat]
+                around.enter_context(written_back(flat))
+            yield
 
     def _padded(self, parameter: Any, shards: Sequence[Tensor | None]) -> Tensor:
         length = parameter.ds_tensor.numel()

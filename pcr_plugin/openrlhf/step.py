@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -14,14 +15,14 @@ from pcr_plugin.distributed import (
     broadcast_from_first,
     gather_lists,
     group_of_all,
-    is_first_of,
-    ranks_of,
     sum_over,
 )
-from pcr_plugin.estimators import MicroBatchEstimator, Objective, SplitHalfEstimator
+from pcr_plugin.estimators import Objective
+from pcr_plugin.metrics import PREFIX
 from pcr_plugin.openrlhf.gradients import ZeroGradients
 from pcr_plugin.openrlhf.kl_term import KLTerm
 from pcr_plugin.openrlhf.layouts import slots_of
+from pcr_plugin.openrlhf.units import Units
 from pcr_plugin.passes import InTurn
 from pcr_plugin.update import TwoGradientUpdate
 
@@ -36,57 +37,43 @@ class Step:
     Args:
         engine: the actor's.
         rule: the resolved rule.
+        packed: whether the model gets the rows of a micro-batch without padding, as one.
     """
 
-    def __init__(self, engine: Any, rule: UpdateRule) -> None:
+    def __init__(self, engine: Any, rule: UpdateRule, *, packed: bool) -> None:
         self._engine = engine
+        self._rule = rule
         slots = slots_of(engine)
         self._slots = slots
         blocks = partition(slots.names, rule.settings.scope, rule.settings.block)
         self._gradients = ZeroGradients(slots, blocks)
-        # Without sequence and tensor parallelism, which are refused, all ranks have rows of theirs.
-        self._group = group_of_all()
-        self._device = torch.device(get_accelerator().current_device_name())
-        self._half_sizes = [0.0, 0.0]
-        self._half_shares = (0.5, 0.5)
-        self._estimator = self._build_estimator(rule, len(blocks))
-        self._passes = InTurn(self._gradients, self._estimator)
+        group = group_of_all()
+        device = torch.device(get_accelerator().current_device_name())
+        self._units = Units(engine, rule, self._gradients, len(blocks), packed=packed)
+        self._passes = InTurn(self._gradients, self._units.estimator)
         self.update = TwoGradientUpdate(
             rule,
             blocks,
             self._gradients,
-            self._estimator,
-            lambda table: sum_over(table.to(self._device), self._group),
+            self._units.estimator,
+            lambda table: sum_over(table.to(device), group),
             get_accelerator(),
             from_first_rank=lambda compute, received: broadcast_from_first(
-                compute, received.to(self._device), self._group
+                compute, received.to(device), group
             ),
-            gather=lambda texts: gather_lists(texts, self._group),
+            gather=lambda texts: gather_lists(texts, group),
         )
         self._kl = KLTerm(0.0)
         self._turn: Turn = "both"
         self._metrics: list[dict[str, float]] = []
 
-    def _build_estimator(
-        self, rule: UpdateRule, blocks: int
-    ) -> MicroBatchEstimator | SplitHalfEstimator:
-        if rule.settings.variance.estimator == "split_half":
-            first = is_first_of(self._group)
-            return SplitHalfEstimator(self._gradients, blocks, lambda: self._half_shares, first)
-        # DeepSpeed averages over the ranks.
-        scale = 1 / ranks_of(self._group)
-        return MicroBatchEstimator(self._gradients, blocks, scale, self._device)
-
-    def start_micro_batch(self, size: float) -> None:
+    def start_micro_batch(self, experience: Any) -> None:
         """Before anything is computed of a micro-batch.
 
         Args:
-            size: its tokens, as the losses count them.
+            experience: OpenRLHF's.
         """
-        half = self._passes.start_micro_batch()
-        self._half_sizes[half] += size
-        if isinstance(self._estimator, MicroBatchEstimator):
-            self._estimator.start_unit(size)
+        self._units.start_micro_batch(experience, self._passes.start_micro_batch())
 
     def expect(self, beta: float, turn: Turn) -> KLTerm:
         """Before a forward pass.
@@ -108,10 +95,12 @@ class Step:
             loss: all of the loss but the KL term.
         """
         both = self._turn == "both"
+        # What is outside the scope is of no use to a measurement.
+        rest = 0.0 if self._rule.observes else 1.0
         if self._turn != "plasticity":
-            self._sweep(Objective.STABILITY, self._kl.loss(), self._kl.beta, kept=both)
+            self._sweep(Objective.STABILITY, self._kl.loss(), rest * self._kl.beta, kept=both)
         if self._turn != "stability":
-            self._sweep(Objective.PLASTICITY, loss, 1.0)
+            self._sweep(Objective.PLASTICITY, loss, rest)
 
     def _sweep(
         self, objective: Objective, loss: Tensor, of_rest: float, *, kept: bool = False
@@ -123,27 +112,57 @@ class Step:
             self._engine.backward(loss, retain_graph=kept)
 
     def end_micro_batch(self) -> None:
-        """The optimizer's step if this was the window's last micro-batch."""
+        """The optimizer's step if this was the window's last micro-batch.
+
+        With the rule `observe` the statistics of the step alone: the optimizer is not ours.
+        """
         if self._turn == "stability":
             return
         engine = self._engine
         last = (engine.micro_steps + 1) % engine.gradient_accumulation_steps() == 0
         if last:
-            self._share_halves()
+            self._units.end_window()
             self._metrics.append(self.update.run(self._kl.beta, self._passes))
+        if last and self._rule.observes:
+            self._gradients.begin()
+        elif last:
             self._gradients.hand_over()
+        if self._rule.observes:
+            return
         engine.set_gradient_accumulation_boundary(last)
         engine.step()
-        if last and not math.isfinite(engine.get_global_grad_norm() or 0.0):
+        if last:
+            self._forget_if_skipped()
+
+    def _forget_if_skipped(self) -> None:
+        if not math.isfinite(self._engine.get_global_grad_norm() or 0.0):
             self.update.forget_step()
 
-    def _share_halves(self) -> None:
-        if isinstance(self._estimator, SplitHalfEstimator):
-            sizes = torch.tensor(self._half_sizes, dtype=torch.float64, device=self._device)
-            first, second = sum_over(sizes, self._group).tolist()
-            total = max(first + second, 1.0)
-            self._half_shares = (first / total, second / total)
-        self._half_sizes = [0.0, 0.0]
+    @property
+    def optimizer_steps(self) -> int:
+        """How many DeepSpeed has made, in this run and in those it goes on from."""
+        steps: int = self._engine.global_steps
+        return steps
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the next optimizer step is one that the rule `observe` measures."""
+        return self.optimizer_steps % self._rule.settings.observe_every == 0
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """Around passes of which DeepSpeed finds nothing afterwards (rule `observe`)."""
+        return self._slots.untouched()
+
+    def end_stock_step(self, *, measured: bool) -> None:
+        """After an optimizer step that was not ours (rule `observe`).
+
+        Args:
+            measured: whether there are statistics of it.
+        """
+        if measured:
+            self._forget_if_skipped()
+        else:
+            self._metrics.append({PREFIX + "active": 1.0})
 
     def take_metrics(self) -> dict[str, float]:
         """Means over the steps since the last call; a metric counts in the steps that have it."""

@@ -1,7 +1,9 @@
 """OpenRLHF's trainer of the actor, with a rule."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from deepspeed.accelerator import get_accelerator
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
@@ -14,6 +16,21 @@ from pcr_plugin.openrlhf.step import Step
 from pcr_plugin.openrlhf.strategy import TwoGradientStrategy
 
 
+def with_rule(stock: ActorPPOTrainer, rule: UpdateRule) -> "TwoGradientTrainer":
+    """A trainer with a rule, in the place of one whose model is ready.
+
+    Args:
+        stock: the worker's trainer.
+        rule: the resolved rule.
+
+    Raises:
+        ValueError: a setting that the rule cannot be right with.
+    """
+    check_arguments(stock.args, rule)
+    kind = ObservingTrainer if rule.observes else TwoGradientTrainer
+    return kind.adopt(stock, rule)
+
+
 class TwoGradientTrainer(ActorPPOTrainer):
     """The stock trainer, whose training step is run with another KL coefficient.
 
@@ -22,9 +39,10 @@ class TwoGradientTrainer(ActorPPOTrainer):
 
     two_gradients: Step
     ema_model: Any
+    strategy: Any
 
     @classmethod
-    def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> "TwoGradientTrainer":
+    def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> Self:
         """Take over the state of a trainer whose model is ready.
 
         A second construction would open a second connection to the inference engines.
@@ -32,14 +50,10 @@ class TwoGradientTrainer(ActorPPOTrainer):
         Args:
             stock: the worker's trainer.
             rule: the resolved rule.
-
-        Raises:
-            ValueError: a setting that the rule cannot be right with.
         """
-        check_arguments(stock.args, rule)
         adopted = cls.__new__(cls)
         adopted.__dict__.update(stock.__dict__)
-        adopted.two_gradients = Step(stock.actor.model, rule)
+        adopted.two_gradients = Step(stock.actor.model, rule, packed=stock.actor.packing_samples)
         adopted.strategy = TwoGradientStrategy.adopt(stock.strategy, adopted.two_gradients)
         adopted._two_forward = takes_two_forward_passes(stock.args, rule)
         return adopted
@@ -66,7 +80,7 @@ class TwoGradientTrainer(ActorPPOTrainer):
             step: its number in the buffer.
             loss_batch_info: normalisers of its window.
         """
-        self.two_gradients.start_micro_batch(float(experience.action_mask.sum()))
+        self.two_gradients.start_micro_batch(experience)
         rest = (step, loss_batch_info)
         if not self._two_forward:
             both = self.two_gradients.expect(kl_ctl, "both")
@@ -77,11 +91,71 @@ class TwoGradientTrainer(ActorPPOTrainer):
 
     def _stability(self, experience: Any, kl_ctl: float, rest: tuple[int, Any]) -> None:
         """A step that leaves nothing behind but the gradient of the KL loss."""
-        random_state = RandomState.capture(get_accelerator())
         stability = self.two_gradients.expect(kl_ctl, "stability")
+        with self.repeatable():
+            super().training_step(_copied(experience), stability, *rest)
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Around passes that come again: random numbers and averaged weights are as before."""
+        random_state = RandomState.capture(get_accelerator())
         ema_model, self.ema_model = self.ema_model, None
         try:
-            super().training_step(replace(experience, info=dict(experience.info)), stability, *rest)
+            yield
         finally:
             self.ema_model = ema_model
         random_state.restore()
+
+
+class ObservingTrainer(TwoGradientTrainer):
+    """The stock trainer and strategy; before some steps both gradients are measured.
+
+    A measurement has passes of its own in every micro-batch of the window, before the stock ones.
+    """
+
+    _measuring: TwoGradientStrategy
+
+    @classmethod
+    def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> Self:
+        """Take over the state; the strategy is ours in measurements only.
+
+        Args:
+            stock: the worker's trainer.
+            rule: the resolved rule.
+        """
+        adopted = super().adopt(stock, rule)
+        adopted._measuring, adopted.strategy = adopted.strategy, stock.strategy
+        return adopted
+
+    def training_step(
+        self, experience: Any, kl_ctl: float, step: int, loss_batch_info: Any = None
+    ) -> Any:
+        """The stock step, after a measurement or not.
+
+        Args:
+            experience: one micro-batch.
+            kl_ctl: beta.
+            step: its number in the buffer.
+            loss_batch_info: normalisers of its window.
+        """
+        rest = (step, loss_batch_info)
+        made, measured = self.two_gradients.optimizer_steps, self.two_gradients.is_measured
+        if measured:
+            self._measure(experience, kl_ctl, rest)
+        status = ActorPPOTrainer.training_step(self, experience, kl_ctl, *rest)
+        if self.two_gradients.optimizer_steps > made:
+            self.two_gradients.end_stock_step(measured=measured)
+        return status
+
+    def _measure(self, experience: Any, kl_ctl: float, rest: tuple[int, Any]) -> None:
+        stock, self.strategy = self.strategy, self._measuring
+        try:
+            with self.repeatable(), self.two_gradients.unseen():
+                super().training_step(_copied(experience), kl_ctl, *rest)
+        finally:
+            self.strategy = stock
+
+
+def _copied(experience: Any) -> Any:
+    """A training step writes into `info`."""
+    return replace(experience, info=dict(experience.info))

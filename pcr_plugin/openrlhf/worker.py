@@ -7,7 +7,7 @@ import ray
 from openrlhf.trainer.ray import ppo_actor
 
 from pcr_plugin.openrlhf.options import rule_of
-from pcr_plugin.openrlhf.trainer import TwoGradientTrainer
+from pcr_plugin.openrlhf.trainer import with_rule
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class TwoGradientPolicyActor(_Stock):
                 "--actor.update_rule has not reached the worker; this is an error of ours"
             )
         super().init_model_from_pretrained(strategy, *arguments, **named)
-        self.trainer = TwoGradientTrainer.adopt(self.trainer, rule)
+        self.trainer = with_rule(self.trainer, rule)
         self._restore_averages()
         logger.warning("pcr-plugin: %s", rule.describe())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from pcr_plugin.config.checks import refuse_unread
 from pcr_plugin.distributed import (
     gather_lists,
     gather_tokens,
@@ -25,7 +26,6 @@ from pcr_plugin.distributed import (
 from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.gradients import LinearLayer, Side
 from pcr_plugin.verl import transformer_engine
-from pcr_plugin.verl.linear_layers import refuse_unread
 
 _FIELDS = ("weight", "bias")
 

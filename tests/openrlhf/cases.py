@@ -5,6 +5,8 @@ from typing import Any
 
 # Below the norm of every combined gradient.
 _CLIPPED = 0.1
+# Random directions of `sequences`.
+PROBES = 4
 # Name to `--actor.update_rule` and the fields below `--actor.pcr`; None is OpenRLHF's own trainer.
 RULES: dict[str, tuple[str, dict[str, Any]] | None] = {
     "stock": None,
@@ -15,6 +17,11 @@ RULES: dict[str, tuple[str, dict[str, Any]] | None] = {
     "soft": ("soft", {"alpha": 0.3}),
     "two_forward": ("pcr", {"passes": "two_forward", "log_blocks": True}),
     "split_half": ("pcr", {"variance": {"estimator": "split_half"}}),
+    "observe": ("observe", {"observe_every": 2}),
+    "sequences": (
+        "pcr",
+        {"variance": {"estimator": "sequence", "probes": PROBES}, "log_blocks": True},
+    ),
 }
 
 
@@ -34,6 +41,8 @@ class Case:
         checkpointing: recompute activations: `reentrant` or `not_reentrant`.
         beta: the KL coefficient.
         entropy: coefficient of the entropy bonus.
+        dropout: of the attention.
+        calls: of `ppo_train`, each over the same buffer.
     """
 
     name: str
@@ -47,6 +56,26 @@ class Case:
     checkpointing: str | None = None
     beta: float = 0.05
     entropy: float = 0.0
+    dropout: float = 0.0
+    calls: int = 1
+
+
+_SEQUENCES: dict[str, dict[str, Any]] = {
+    **{f"zero{stage}": {"arguments": {"ds__zero_stage": stage}} for stage in (0, 1, 2, 3)},
+    "packed": {"arguments": {"ds__packing_samples": True}},
+    "packed-dynamic3": {
+        "arguments": {
+            "ds__packing_samples": True,
+            "train__dynamic_batch_enable": True,
+            "ds__zero_stage": 3,
+        },
+        "checkpointing": "not_reentrant",
+    },
+    # One micro-batch on each rank.
+    "one": {"arguments": {"train__micro_batch_size": 6}, "checkpointing": "reentrant"},
+    "masked": {"batch": "masked"},
+    "lora": {"model": "lora", "batch": "lora"},
+}
 
 
 def _of_stages() -> list[Case]:
@@ -76,13 +105,14 @@ def _more() -> list[Case]:
         Case(name="entropy", rule="pcr", arguments=entropy, entropy=0.02),
         Case(name="two_forward", rule="two_forward"),
         Case(name="lora", rule="pcr", model="lora", batch="lora"),
+        Case(name="packed", rule="pcr", arguments={"ds__packing_samples": True}),
         Case(name="overlap", rule="pcr", arguments={"ds__overlap_comm": True}),
         Case(name="clipped", rule="pcr", max_norm=_CLIPPED),
         Case(name="reentrant", rule="pcr", checkpointing="reentrant"),
         Case(name="zero2-dynamic-stock", rule="stock", arguments=dynamic),
     ]
     for stage in (0, 1, 2, 3):
-        for rule in ("stock", "sum", "pcr"):
+        for rule in ("stock", "sum", "pcr", "observe"):
             of_bf16 = {"ds__param_dtype": "bf16", "ds__zero_stage": stage}
             found.append(Case(name=f"bf16_{stage}-{rule}", rule=rule, arguments=of_bf16))
     for stage in (1, 2, 3):
@@ -102,20 +132,56 @@ def _more() -> list[Case]:
                 max_norm=_CLIPPED,
             ),
         ]
-    for stage in (0, 2, 3):
-        for rule in ("stock", "sum"):
-            found.append(
-                Case(
-                    name=f"adam{stage}-{rule}",
-                    rule=rule,
-                    arguments={"ds__zero_stage": stage, "train__max_epochs": 2},
-                    adam=True,
-                    max_norm=_CLIPPED,
-                )
-            )
     return found
 
 
-CASES = [*_of_stages(), *_more()]
+def _of_sequences() -> list[Case]:
+    """Units are rows, however they are padded, packed, cut and computed."""
+    return [
+        Case(name=f"{name}-sequences", rule="sequences", **settings)
+        for name, settings in _SEQUENCES.items()
+    ]
+
+
+def _of_several_steps() -> list[Case]:
+    """Three optimizer steps; two where DeepSpeed adds micro-batches up in other places."""
+    found = [
+        Case(
+            name=f"adam{stage}-{rule}",
+            rule=rule,
+            arguments={"ds__zero_stage": stage},
+            adam=True,
+            max_norm=_CLIPPED,
+            dropout=0.1,
+            calls=3,
+        )
+        for stage in (0, 1, 2, 3)
+        for rule in ("stock", "sum", "observe")
+    ]
+    dynamic, offload = {"train__dynamic_batch_enable": True}, {"ds__adam_offload": True}
+    elsewhere = [
+        ("dynamic", dynamic, (1, 2, 3)),
+        ("offload", offload, (1, 2, 3)),
+        # Every pass is a boundary, and adds to what the earlier ones have copied.
+        ("dynamic_offload", dynamic | offload, (2,)),
+    ]
+    found += [
+        Case(
+            name=f"{name}{stage}-{rule}",
+            rule=rule,
+            arguments={"ds__zero_stage": stage, **changes},
+            adam=True,
+            max_norm=_CLIPPED,
+            checkpointing="not_reentrant",
+            calls=2,
+        )
+        for name, changes, stages in elsewhere
+        for stage in stages
+        for rule in ("stock", "observe")
+    ]
+    return found
+
+
+CASES = [*_of_stages(), *_more(), *_of_sequences(), *_of_several_steps()]
 # Stages of ZeRO on which `resuming` saves and loads a checkpoint.
 RESUMED = (2, 3)

@@ -1,10 +1,12 @@
 """What the oracle says about a case."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from tests.distributed.expected import blocks_of
 from tests.distributed.inputs import Inputs
-from tests.openrlhf.cases import RULES, Case
+from tests.distributed.probing import directions, probed
+from tests.openrlhf.cases import PROBES, RULES, Case
 from tests.openrlhf.records import Record
 from tests.oracle.gradients import unit_gradients
 from tests.oracle.objective import Objective
@@ -18,6 +20,8 @@ _RULES = {
     "robust": ROBUST,
     "two_forward": Rule(name="pcr"),
     "split_half": Rule(name="pcr"),
+    "observe": Rule(name="sum"),
+    "sequences": Rule(name="pcr"),
     "pcgrad": Rule(name="pcgrad"),
     "soft": Rule(name="soft", alpha=0.3),
 }
@@ -25,7 +29,9 @@ assert _RULES.keys() == RULES.keys()
 
 
 def units_of(case: Case, records: Sequence[Record]) -> list[list[int]]:
-    """The rows of every unit: a rank's micro-batch, or all ranks' every other one."""
+    """The rows of every unit: a rank's micro-batch, all ranks' every other one, or a row."""
+    if case.rule == "sequences":
+        return [[row] for record in records for rows in record.rows for row in rows]
     if case.rule != "split_half":
         return [rows for record in records for rows in record.rows]
     return [
@@ -51,4 +57,8 @@ def expected(case: Case, records: Sequence[Record], inputs: Inputs) -> Step:
         Objective(kl="k2", entropy=case.entropy),
     )
     blocks = blocks_of(architecture, "mlp")
-    return step(gradients, blocks, _RULES[case.rule], case.beta)
+    sketch = None
+    if case.rule == "sequences":
+        first = partial(directions, probes=PROBES, step=1)
+        sketch = partial(probed, directions=first)
+    return step(gradients, blocks, _RULES[case.rule], case.beta, sketch=sketch)

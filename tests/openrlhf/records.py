@@ -9,6 +9,21 @@ from torch import Tensor
 
 
 @dataclass
+class StepLeft:
+    """What is left of an optimizer step.
+
+    Attributes:
+        weights: digest of the whole parameters.
+        state: digest of this rank's part of the optimizer's state.
+        forward_passes: that the step has had.
+    """
+
+    weights: str
+    state: str
+    forward_passes: int
+
+
+@dataclass
 class Record:
     """One case on one rank.
 
@@ -20,6 +35,9 @@ class Record:
         rate: of the optimizer.
         kinds: of the trainer and of DeepSpeed's optimizer.
         average: state of the moving averages before the step, where it is recorded.
+        statuses: what every call of `ppo_train` returned.
+        steps: what is left of every optimizer step.
+        ended: of the run: the next random number, and DeepSpeed's counters.
     """
 
     before: dict[str, Tensor]
@@ -29,6 +47,9 @@ class Record:
     rate: float
     kinds: list[str] = field(default_factory=list)
     average: dict[str, Any] = field(default_factory=dict)
+    statuses: list[dict[str, float]] = field(default_factory=list)
+    steps: list[StepLeft] = field(default_factory=list)
+    ended: tuple[float, ...] = ()
 
     def gradient(self) -> dict[str, Tensor]:
         """Of a single plain gradient step: what the parameters have moved by."""

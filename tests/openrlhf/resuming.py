@@ -40,7 +40,14 @@ _SETTINGS: dict[str, Any] = {
     "train__ema_beta": 0.992,
 }
 _VARIANCE = SimpleNamespace(ema="0.9")
-_RULE = {"actor__update_rule": "pcr", "actor__pcr": SimpleNamespace(variance=_VARIANCE)}
+_RULES: dict[str | None, dict[str, Any]] = {
+    None: {},
+    "pcr": {"actor__update_rule": "pcr", "actor__pcr": SimpleNamespace(variance=_VARIANCE)},
+    "observe": {
+        "actor__update_rule": "observe",
+        "actor__pcr": SimpleNamespace(observe_every="2"),
+    },
+}
 
 
 def run(stage: int, inputs: Inputs, folder: Path) -> dict[str, Record]:
@@ -52,20 +59,21 @@ def run(stage: int, inputs: Inputs, folder: Path) -> dict[str, Record]:
         folder: for the checkpoints.
 
     Returns:
-        `resumed<stage>-` and `whole`, `again`, `anew` (the averages forgotten), `on` (from the
-        checkpoint of a stock run) and `off` (a stock run from the checkpoint).
+        `resumed<stage>-` and `whole`, `again`, `anew` (the averages forgotten), `on` and `observed`
+        (from the checkpoint of a stock run) and `off` (a stock run from the checkpoint).
     """
     if dist.get_rank() == 0:
         save_tokenizer(inputs.checkpoints[_MODEL])
     dist.barrier()
     records = {}
     for name, saved, loaded, rule in (
-        ("whole", "rule", None, True),
-        ("again", None, "rule", True),
-        ("anew", None, "rule", True),
-        ("stock", "stock", None, False),
-        ("on", None, "stock", True),
-        ("off", None, "rule", False),
+        ("whole", "rule", None, "pcr"),
+        ("again", None, "rule", "pcr"),
+        ("anew", None, "rule", "pcr"),
+        ("stock", "stock", None, None),
+        ("on", None, "stock", "pcr"),
+        ("observed", None, "stock", "observe"),
+        ("off", None, "rule", None),
     ):
         actor = _actor(stage, inputs, folder / f"{stage}-{saved or loaded}", loaded, rule)
         if saved:
@@ -80,10 +88,10 @@ def run(stage: int, inputs: Inputs, folder: Path) -> dict[str, Record]:
     return records
 
 
-def _actor(stage: int, inputs: Inputs, folder: Path, loaded: str | None, rule: bool) -> Any:
+def _actor(stage: int, inputs: Inputs, folder: Path, loaded: str | None, rule: str | None) -> Any:
     args = arguments(
         **_SETTINGS,
-        **(_RULE if rule else {}),
+        **_RULES[rule],
         ds__zero_stage=stage,
         ckpt__path=str(folder),
         ckpt__load_enable=loaded is not None,

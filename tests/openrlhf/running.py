@@ -1,6 +1,7 @@
 """OpenRLHF's strategy, actor and trainer around one mini-batch."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import deepspeed
@@ -13,11 +14,11 @@ from openrlhf.utils.deepspeed import DeepspeedStrategy
 from torch import Tensor
 
 from pcr_plugin.config import resolve, settings_from_mapping
-from pcr_plugin.openrlhf.trainer import TwoGradientTrainer
+from pcr_plugin.openrlhf.trainer import with_rule
 from tests.distributed.inputs import Inputs
 from tests.openrlhf.arguments import arguments
 from tests.openrlhf.cases import RULES, Case
-from tests.openrlhf.records import Record
+from tests.openrlhf.records import Record, StepLeft
 from tests.oracle.architecture import LINEARS
 from tests.support.tiny_model import MODELS
 from tests.support.trajectory import Trajectory
@@ -63,15 +64,26 @@ def run_case(case: Case, inputs: Inputs) -> Record:
         name, settings = rule
         resolved = resolve(name, settings_from_mapping(settings))
         assert resolved is not None
-        trainer = TwoGradientTrainer.adopt(trainer, resolved)
+        trainer = with_rule(trainer, resolved)
     seen: list[list[int]] = []
-    _note_rows(trainer, seen)
+    steps: list[StepLeft] = []
+    _note(trainer, seen, steps)
     before = parameters(trainer.actor)
     trainer.replay_buffer.append(experience(inputs.batches[case.batch], rows))
-    status = trainer.ppo_train(case.beta)
-    kinds = [type(trainer).__name__, type(trainer.actor.model.optimizer).__name__]
-    record = Record(before, parameters(trainer.actor), seen, status, rate, kinds)
-    trainer.actor.model.destroy()
+    statuses = [trainer.ppo_train(case.beta) for _ in range(case.calls)]
+    engine = trainer.actor.model
+    record = Record(
+        before,
+        parameters(trainer.actor),
+        seen,
+        statuses[-1],
+        rate,
+        kinds=[type(trainer).__name__, type(engine.optimizer).__name__],
+        statuses=statuses,
+        steps=steps,
+        ended=(float(torch.rand(())), engine.micro_steps, engine.global_steps),
+    )
+    engine.destroy()
     return record
 
 
@@ -92,6 +104,7 @@ def _actor(case: Case, strategy: Any, inputs: Inputs) -> Actor:
         lora_rank=architecture.lora_rank,
         lora_alpha=architecture.lora_alpha,
         target_modules=[f"{kind}_proj" for kinds in LINEARS.values() for kind in kinds],
+        packing_samples=strategy.args.ds.packing_samples,
     )
     if architecture.lora_rank:
         # OpenRLHF makes new adapters, of which one factor is zero.
@@ -107,6 +120,9 @@ def _trainer(case: Case, strategy: Any, inputs: Inputs, rate: float) -> Any:
     if case.checkpointing:
         reentrant = case.checkpointing == "reentrant"
         actor.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    for module in actor.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = case.dropout
     adam = {"lr": rate, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
     settings = {
         "optim": "adam",
@@ -129,14 +145,42 @@ def _trainer(case: Case, strategy: Any, inputs: Inputs, rate: float) -> Any:
     )
 
 
-def _note_rows(trainer: Any, seen: list[list[int]]) -> None:
-    stock = trainer.training_step
+def _note(trainer: Any, seen: list[list[int]], steps: list[StepLeft]) -> None:
+    """Rows of every micro-batch, and what is left of every optimizer step."""
+    stock, engine = trainer.training_step, trainer.actor.model
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
 
     def training_step(experience: Any, *arguments: Any) -> Any:
+        nonlocal passes
         seen.append([int(row) for row in experience.info["row"]])
-        return stock(experience, *arguments)
+        made = engine.global_steps
+        status = stock(experience, *arguments)
+        if engine.global_steps > made:
+            weights = parameters(trainer.actor).values()
+            steps.append(StepLeft(_digest(weights), _digest(_state(engine)), passes))
+            passes = 0
+        return status
 
+    engine.module.register_forward_pre_hook(count)
     trainer.training_step = training_step
+
+
+def _state(engine: Any) -> Iterable[Tensor]:
+    """Of the optimizer inside DeepSpeed's: this rank's."""
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for of_parameter in inner.state.values():
+        yield from (value for value in of_parameter.values() if isinstance(value, Tensor))
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def parameters(actor: Any) -> dict[str, Tensor]:

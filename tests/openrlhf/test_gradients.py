@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.distributed.expected import blocks_of, relative_errors
-from tests.openrlhf.cases import CASES, RULES, Case
+from tests.openrlhf.cases import CASES, Case
 from tests.openrlhf.conftest import BY_NAME, Runs
 from tests.openrlhf.records import Record
 from tests.oracle.gradients import Gradient
@@ -23,7 +23,8 @@ _EXACT = [
     for ranks in case.ranks
     if not case.adam and "bf16" not in case.name and case.name != "zero2-dynamic-stock"
 ]
-_PROJECTED = [(case, ranks) for case, ranks in _EXACT if case.rule in ("pcr", "two_forward")]
+_BLOCK_BY_BLOCK = ("pcr", "two_forward", "sequences")
+_PROJECTED = [(case, ranks) for case, ranks in _EXACT if case.rule in _BLOCK_BY_BLOCK]
 
 
 def identities(cases: list[tuple[Case, int]]) -> list[str]:
@@ -118,7 +119,9 @@ def test_pcr_is_not_the_stock_update(runs: Runs) -> None:
 def test_the_stock_trainer_is_the_stock_class(runs: Runs) -> None:
     for case in CASES:
         if 2 in case.ranks:
-            kind = "ActorPPOTrainer" if RULES[case.rule] is None else "TwoGradientTrainer"
+            kind = {"stock": "ActorPPOTrainer", "observe": "ObservingTrainer"}.get(
+                case.rule, "TwoGradientTrainer"
+            )
             assert runs.of(case.name)[0].kinds[0] == kind, case.name
 
 

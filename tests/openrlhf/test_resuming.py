@@ -42,6 +42,15 @@ def test_a_rule_is_switched_on_in_the_middle_of_a_stock_run(runs: Runs, stage: i
 
 
 @pytest.mark.parametrize("stage", RESUMED)
+def test_what_is_observed_goes_by_the_steps_before_the_checkpoint(runs: Runs, stage: int) -> None:
+    """The first and the third step are measured, and this is the second."""
+    stock, observed = of(runs, stage, "stock"), of(runs, stage, "observed")
+    assert observed.kinds == ["ObservingTrainer"]
+    assert all(observed.after[name].equal(stock.after[name]) for name in stock.after)
+    assert metrics(observed) == {"pcr/active": 1.0}
+
+
+@pytest.mark.parametrize("stage", RESUMED)
 def test_a_rule_is_switched_off_again(runs: Runs, stage: int) -> None:
     whole, off = of(runs, stage, "whole"), of(runs, stage, "off")
     assert off.kinds == ["ActorPPOTrainer"]

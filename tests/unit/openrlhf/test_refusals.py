@@ -53,23 +53,39 @@ def test_settings_are_refused(changes: dict[str, Any], message: str) -> None:
         check_arguments(arguments(**changes), rule())
 
 
+_SEQUENCES = {"variance": {"estimator": "sequence"}}
+
+
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("settings", "message"),
     [
-        ("observe", {}, r"update_rule='observe'.*not built"),
-        ("pcr", {"variance": {"estimator": "sequence"}}, r"estimator='sequence'.*split_half"),
         (
-            "pcr",
             {"combine_signals": True},
-            r"--actor\.pcr\.combine_signals=True.*not built",
+            r"--actor\.pcr\.combine_signals=True.*takes and reduces those of all.*leave it out",
+        ),
+        (
+            {"zero_advantage": "group"},
+            r"--actor\.pcr\.zero_advantage='group'.*OpenRLHF makes the micro-batches.*run or skip",
         ),
     ],
 )
-def test_rules_that_are_not_built_are_refused(
-    name: str, settings: dict[str, Any], message: str
-) -> None:
+def test_what_needs_another_loop_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_arguments(arguments(), rule(name, **settings))
+        check_arguments(arguments(), rule(**settings, **_SEQUENCES))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_observing_is_taken(caplog: pytest.LogCaptureFixture, stage: int) -> None:
+    """The stock update is not that of the whole window everywhere, which is said."""
+    check_arguments(arguments(ds__zero_stage=stage), rule("observe"))
+    assert not caplog.text
+    dynamic = arguments(ds__zero_stage=stage, train__dynamic_batch_enable=True)
+    check_arguments(dynamic, rule("observe"))
+    assert ("last micro-batch alone" in caplog.text) == (stage in (1, 2))
+
+
+def test_sequences_need_no_second_micro_batch() -> None:
+    check_arguments(arguments(train__micro_batch_size=12), rule(**_SEQUENCES))
 
 
 def test_a_kl_with_another_gradient_is_taken_where_openrlhf_corrects_it() -> None:

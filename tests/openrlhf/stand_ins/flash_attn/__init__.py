@@ -1,4 +1,4 @@
 """Stand-in: what OpenRLHF's modules import of flash-attn, which is built with CUDA.
 
-Only packed sequences and ring attention call it, and neither runs on a CPU.
+Packing is index arithmetic and runs on a CPU; ring attention does not.
 """

@@ -1,14 +1,16 @@
-"""Names that `openrlhf.models.ring_attn_utils` imports; calling one is an error."""
+"""What packs and pads in flash-attn, from transformers, which has it for those without flash-attn.
 
-from typing import Any
+transformers' own attention then keeps packed rows apart by their position ids.
+"""
 
 from einops import rearrange
+from torch import Tensor
+from transformers.modeling_flash_attention_utils import _pad_input as pad_input
+from transformers.modeling_flash_attention_utils import _unpad_input as unpad_input
 
 __all__ = ["index_first_axis", "pad_input", "rearrange", "unpad_input"]
 
 
-def _needs_cuda(*_: Any, **__: Any) -> Any:
-    raise RuntimeError("packed sequences need flash-attn, which needs CUDA")
-
-
-index_first_axis = pad_input = unpad_input = _needs_cuda
+def index_first_axis(rows: Tensor, indices: Tensor) -> Tensor:
+    """Of a tensor whose first two axes are one already, which transformers' is not."""
+    return rows[indices]
