@@ -37,10 +37,11 @@ def mini_batch(seed: int) -> Any:
             response=torch.randint(1, 200, (RESPONSE,), generator=generator),
             mask=torch.ones(RESPONSE, dtype=torch.int64),
             old_log_probs=-5.5 + numbers(0.1),
-            ref_log_probs=-5.5 + numbers(0.3),
-            advantages=torch.full((RESPONSE,), float(row % 4 - 1.5)),
+            # What is rewarded, the reference thinks less likely: the gradients are in conflict.
+            ref_log_probs=-5.5 - 0.3 * advantage + numbers(0.1),
+            advantages=torch.full((RESPONSE,), advantage),
         )
-        for row in range(ROWS)
+        for advantage in (-1.5, -0.5, 0.5, 1.5) * (ROWS // 4)
     ]
     return verl_batch(
         rows,

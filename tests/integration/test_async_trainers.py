@@ -4,6 +4,7 @@ Those that generate on devices of their own need a weight transfer between accel
 whole run of them is possible here; the actor's worker that they start is.
 """
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,9 @@ from tests.integration.refused_settings import PCR, RULE
 from tests.integration.small_run import prepare
 
 ANY = ("pcr:fsdp2", "pcr:megatron")
+# Their main functions leave it to a task or a worker to look at the actor's configuration; what
+# `main_ppo` refuses is in `test_refusals.py`.
+CHECK_LITTLE = ("fully async", "fully async, Megatron", "one step off")
 # What is typed: how the message begins, and with which backends it is a mistake.
 MISTAKES = {
     f"{ACTOR}.kl_loss_type=kl": (f"{ACTOR}.kl_loss_type='kl'", ANY),
@@ -80,7 +84,9 @@ def test_no_trainer_updates_the_actor_in_a_way_of_its_own() -> None:
     for mode in ("sync", "colocate_async", "separate_async"):
         assert get_trainer_cls(mode)._update_actor is PPOTrainer._update_actor
     for trainer in (FullyAsyncTrainer.__ray_metadata__.modified_class, OneStepOffRayTrainer):
-        assert trainer._update_actor is RayPPOTrainer._update_actor
+        # Ray wraps the methods of an actor's class.
+        ran = inspect.unwrap(trainer._update_actor).__code__
+        assert ran is RayPPOTrainer._update_actor.__code__
     for name in ("update_actor", "init_model", "set_loss_fn"):
         assert getattr(DetachActorWorker, name) is getattr(ActorRolloutRefWorker, name)
     assert DetachActorWorker.actor_worker_cls is TrainingWorker
@@ -89,18 +95,18 @@ def test_no_trainer_updates_the_actor_in_a_way_of_its_own() -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_driver_refuses_whatever_the_entry_point_checks(mistake: str) -> None:
     named, backends = MISTAKES[mistake]
-    for entry in ENTRY_POINTS.values():
+    for name in CHECK_LITTLE:
+        entry = ENTRY_POINTS[name]
         if entry.backend in backends:
             message = refusal(entry.composed([RULE, mistake])) or "not refused"
             assert message.startswith(f"{named} is not possible: ")
-            stock = [] if mistake.startswith(PCR) else [mistake]
-            assert refusal(entry.composed(stock)) is None
 
 
-@pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_without_a_mistake_the_driver_goes_on(name: str) -> None:
+@pytest.mark.parametrize("name", CHECK_LITTLE)
+def test_without_a_mistake_or_a_rule_the_driver_goes_on(name: str) -> None:
     """Otherwise it could refuse for any reason."""
     assert refusal(ENTRY_POINTS[name].composed([RULE])) is None
+    assert refusal(ENTRY_POINTS[name].composed([f"{ACTOR}.kl_loss_type=kl"])) is None
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -150,7 +156,7 @@ def detached(tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, dict[
     command = [sys.executable, "-m", "tests.integration.detached_actor", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    result: dict[str | None, dict[str, Any]] = torch.load(folder / "records.pt")
+    result: dict[str | None, dict[str, Any]] = torch.load(folder / "records.pt", weights_only=False)
     return result
 
 
@@ -164,7 +170,7 @@ def test_its_updates_have_two_gradients(detached: Any) -> None:
     for metrics in detached["pcr"]["metrics"]:
         assert set(metrics["pcr/active"]) == {1.0}
         assert set(metrics["pcr/degenerate_blocks"]) == {0.0}
-        assert min(metrics["pcr/norm_pla"] + metrics["pcr/norm_sta"]) > 0
+        assert min(metrics["pcr/conflict_rate"] + metrics["pcr/alpha"]) > 0
     assert not any(key.startswith("pcr/") for key in detached[None]["metrics"][0])
 
 
@@ -176,11 +182,12 @@ def test_weights_kept_on_the_host_come_back_between_updates(detached: Any) -> No
 
 
 def test_the_worker_s_sum_is_the_stock_update(detached: Any) -> None:
+    # Adam divides a gradient by its own size, so that rounding counts where it is near zero.
     torch.testing.assert_close(
-        detached["sum"]["weights"], detached[None]["weights"], rtol=1e-5, atol=1e-6
+        detached["sum"]["weights"], detached[None]["weights"], rtol=0, atol=1e-5
     )
     difference = detached["pcr"]["weights"] - detached[None]["weights"]
-    assert difference.abs().max() > 1e-5, "otherwise the rule did nothing"
+    assert difference.abs().max() > 1e-4, "otherwise the rule did nothing"
 
 
 def test_every_metric_of_ours_is_averaged_over_the_updates_of_a_synchronisation(
