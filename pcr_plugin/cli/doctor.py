@@ -53,6 +53,8 @@ def _hosts() -> list[Finding]:
 def _plugin_in_verl() -> Finding:
     import verl  # noqa: F401  (loads the entry points)
 
+    from pcr_plugin.verl import host
+
     plugin = sys.modules.get("pcr_plugin.verl.plugin")
     if plugin is None:
         return Finding(
@@ -60,8 +62,9 @@ def _plugin_in_verl() -> Finding:
             "veRL does not load the entry point of pcr-plugin",
             "pip install pcr-plugin in this environment; unset VERL_USE_EXTERNAL_PLUGINS",
         )
-    problem = plugin.check_host()
-    return Finding(problem is None, problem or "veRL loads the plugin")
+    problem = host.another_series()
+    hint = "" if problem else host.not_tried() or ""
+    return Finding(problem is None, problem or "veRL loads the plugin", hint)
 
 
 def _host_symbols() -> Finding:

@@ -4,6 +4,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 
+class Refusal(ValueError):
+    """A value that cannot be used; the message names key, value and what is allowed."""
+
+
 def reject(key: str, value: Any, allowed: str) -> None:
     """Raise the error that every bad value gets.
 
@@ -13,9 +17,9 @@ def reject(key: str, value: Any, allowed: str) -> None:
         allowed: the legal values, in words.
 
     Raises:
-        ValueError: always.
+        Refusal: always.
     """
-    raise ValueError(f"{key}={value!r} is not possible: {allowed}")
+    raise Refusal(f"{key}={value!r} is not possible: {allowed}")
 
 
 def one_of(key: str, value: Any, choices: Collection[str]) -> None:

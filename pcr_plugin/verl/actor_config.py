@@ -17,6 +17,7 @@ try:
     from verl.workers.config import (
         FSDPActorConfig,
         McoreActorConfig,
+        McoreEngineConfig,
         TorchTitanActorConfig,
         VeOmniActorConfig,
     )
@@ -73,13 +74,7 @@ class _WithUpdateRule:
             ValueError: names key, value and remedy.
         """
         super().validate(n_gpus, train_batch_size, model_config)  # type: ignore[misc]
-        rule = getattr(self.engine, "update_rule", None)
-        if rule is None:
-            return
-        check_engine(self.engine, rule, n_gpus)
-        check_units(self, rule, n_gpus // ranks_of_a_replica(self.engine))
-        if model_config is not None:
-            check_model(model_config, self.engine.strategy, rule)
+        check_run(self, n_gpus, model_config)
 
 
 @dataclass
@@ -114,6 +109,26 @@ class PCRVeOmniActorConfig(_WithUpdateRule, VeOmniActorConfig):
     pcr: Any = field(default_factory=PCRSettings)
 
 
+def check_run(actor: Any, ranks: int, model_config: Any) -> None:
+    """Refuse what only the sizes of the run and its model show.
+
+    Args:
+        actor: an instance of one of our configurations.
+        ranks: all ranks of the actor.
+        model_config: the model's configuration, if it is known.
+
+    Raises:
+        ValueError: names key, value and remedy.
+    """
+    rule = getattr(actor.engine, "update_rule", None)
+    if rule is None:
+        return
+    check_engine(actor.engine, rule, ranks)
+    check_units(actor, rule, ranks // ranks_of_a_replica(actor.engine))
+    if model_config is not None:
+        check_model(model_config, actor.engine.strategy, rule)
+
+
 def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     """Make the actor's engine configuration name our backend and carry the rule.
 
@@ -129,10 +144,14 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     # The engine is chosen by the engine's key, which `actor.strategy` sets for FSDP alone.
     strategy = actor.engine.strategy.removeprefix(backends.PREFIX)
     backends.check_backend(strategy)
+    is_megatron = isinstance(actor.engine, McoreEngineConfig)
+    backends.check_kind(actor.strategy, strategy, is_megatron=is_megatron)
+    backends.check_device(strategy)
     check_actor(actor, rule, recipe)
     check_engine(actor.engine, rule)
     if rule.weighting is not None:
         load(rule.weighting)
+    host.check_version()
     host.check_all()
     try:
         backend = backends.register(strategy)

@@ -11,22 +11,63 @@ PREFIX = "pcr:"
 COVERED = ("fsdp", "fsdp2", "megatron")
 
 
+_KEY = "actor_rollout_ref.actor.strategy"
+
+
 def check_backend(strategy: str) -> None:
-    """Refuse a backend that has no engine of ours.
+    """Refuse a backend on which no rule has been shown right.
 
     Args:
-        strategy: the actor's `strategy`.
+        strategy: the backend that the engine's configuration names.
 
     Raises:
         ValueError: names the covered ones.
     """
-    if strategy in COVERED:
+    if strategy not in COVERED:
+        reject(
+            _KEY,
+            strategy,
+            "no update_rule has been shown to be right on this engine; use "
+            f"{', '.join(COVERED)}, or update_rule=null",
+        )
+
+
+def check_device(strategy: str) -> None:
+    """Refuse a backend that is another one on the device at hand.
+
+    The driver may have no accelerator; the workers build the configuration, too.
+
+    Args:
+        strategy: a covered backend.
+
+    Raises:
+        ValueError: names the remedy.
+    """
+    if strategy == "megatron" and host.name("verl.utils.device", "get_device_name")() == "npu":
+        reject(
+            _KEY,
+            strategy,
+            "on Ascend veRL's engine of this name is MindSpeed's, which changes Megatron-core, and "
+            "no update_rule has been shown to be right on it; use fsdp, fsdp2, or update_rule=null",
+        )
+
+
+def check_kind(asked: str, strategy: str, *, is_megatron: bool) -> None:
+    """Refuse an engine of another kind than the one asked for.
+
+    Args:
+        asked: `strategy` of the actor.
+        strategy: the backend that the engine's configuration names.
+        is_megatron: whether that configuration is Megatron's.
+
+    Raises:
+        ValueError: names both.
+    """
+    if asked == strategy and is_megatron == (strategy == "megatron"):
         return
-    reject(
-        "actor_rollout_ref.actor.strategy",
-        strategy,
-        f"not covered with update_rule; use {', '.join(COVERED)}",
-    )
+    if is_megatron:
+        reject(_KEY, asked, "model_engine=megatron trains with Megatron-core; use megatron")
+    reject(_KEY, asked, "model_engine=dp has no such engine; use model_engine=megatron")
 
 
 def register(strategy: str, model_type: str = "language_model") -> str:

@@ -1,12 +1,20 @@
-"""Every name of veRL that the update is built on, in one place.
+"""Every name of veRL that the update is built on, and its releases, in one place.
 
 A veRL that moved one of them must stop the run with a message that says what to do, and not with
 an AttributeError in the middle of training.
 """
 
+import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# The series whose engine and loss the update is built on, and its releases that have been tried:
+# docs/compatibility.md says how.
+SERIES = "0.9"
+TRIED = ("0.9.0", "0.9.1")
 
 # module -> names
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -25,6 +33,10 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
+class Unsupported(ImportError):
+    """A veRL that the update cannot work with; the message has the remedy."""
+
+
 def verl_version() -> str:
     """The installed veRL's version, `unknown` for a source tree without metadata."""
     try:
@@ -33,7 +45,52 @@ def verl_version() -> str:
         return "unknown"
 
 
-def unsupported(what: str, error: Exception) -> ImportError:
+def another_series() -> str | None:
+    """What is wrong with the installed veRL's version.
+
+    Returns:
+        A sentence with the remedy, or `None` if it is of our series, or has no metadata.
+    """
+    found = verl_version()
+    if found == "unknown" or ".".join(found.split(".")[:2]) == SERIES:
+        return None
+    return (
+        f"pcr-plugin supports veRL {SERIES}.x, but {found} is installed. A run with update_rule "
+        'is refused; install a fitting pair, for example `pip install "verl>=0.9,<0.10"`.'
+    )
+
+
+def not_tried() -> str | None:
+    """What to know of a release of our series, or of a source tree, that has not been tried.
+
+    Returns:
+        A sentence, or `None`.
+    """
+    found = verl_version()
+    if found in TRIED:
+        return None
+    return (
+        f"veRL {found} has not been tried with this pcr-plugin (tried: {', '.join(TRIED)}). Every "
+        "name that the update is built on is looked up before a run; run `pcr doctor`, and compare "
+        "the first steps of update_rule=sum with those of update_rule=null."
+    )
+
+
+def check_version() -> None:
+    """Refuse another series of veRL; say so where a release has not been tried.
+
+    Raises:
+        ImportError: with the remedy.
+    """
+    problem = another_series()
+    if problem:
+        raise Unsupported(problem)
+    notice = not_tried()
+    if notice:
+        logger.warning("pcr-plugin: %s", notice)
+
+
+def unsupported(what: str, error: Exception) -> Unsupported:
     """The error for a veRL that lacks something, or for a plugin that does not fit it.
 
     Args:
@@ -43,7 +100,7 @@ def unsupported(what: str, error: Exception) -> ImportError:
     Returns:
         An error to raise, with the remedy.
     """
-    return ImportError(
+    return Unsupported(
         f"pcr-plugin cannot work with veRL {verl_version()}: {what} ({error}). Install a fitting "
         'pair, for example `pip install -U pcr-plugin "verl>=0.9,<0.10"`, in the environment of '
         "the driver and of every worker; `pcr doctor` checks it. Without the plugin the run must "

@@ -66,7 +66,8 @@ def build(case: Case, inputs: Inputs, **settings: Any) -> tuple[Any, Any]:
         strategy=recipe.strategy,
         precision=recipe.precision,
         engine={
-            "use_no_sync_for_gradient_accumulation": recipe.defer_sync,
+            # veRL 0.9.0 defers always and has no such key.
+            **({} if recipe.defer_sync else {"use_no_sync_for_gradient_accumulation": False}),
             "reshard_after_forward": recipe.reshard,
             **dict(recipe.engine),
         },

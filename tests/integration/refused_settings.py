@@ -73,9 +73,32 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         (
             ["model_engine=" + engine],
             f"{ACTOR}.strategy={engine!r}",
-            ["not covered", "use fsdp, fsdp2, megatron"],
+            ["shown to be right on this engine", "use fsdp, fsdp2, megatron, or update_rule=null"],
         )
         for engine in ("veomni", "torchtitan")
+    ),
+    # Names of engines that veRL has no configuration of the actor for, of its next of kin, a typo.
+    *(
+        (
+            [f"{ACTOR}.strategy={strategy}"],
+            f"{ACTOR}.strategy={strategy!r}",
+            ["shown to be right on this engine", "use fsdp, fsdp2, megatron, or update_rule=null"],
+        )
+        for strategy in ("automodel", "fsdp_turbo", "mindspeed", "veomni", "torchtitan", "FSDP2")
+    ),
+    # One half of a choice that takes two keys.
+    (
+        [f"{ACTOR}.strategy=megatron", f"{ACTOR}.use_dynamic_bsz=True"],
+        f"{ACTOR}.strategy='megatron'",
+        ["model_engine=dp has no such engine", "use model_engine=megatron"],
+    ),
+    *(
+        (
+            ["model_engine=megatron", f"{ACTOR}.strategy={strategy}"],
+            f"{ACTOR}.strategy={strategy!r}",
+            ["model_engine=megatron trains with Megatron-core", "use megatron"],
+        )
+        for strategy in ("fsdp2", "veomni")
     ),
     # Megatron.
     (

@@ -161,7 +161,9 @@ def test_our_source_says_nothing_of_other_files(tmp_path: Path) -> None:
         assert source.is_config(f"actor/{name}.yaml")
     for other in ("actor/actor", "ref/dp_ref", "dp_actor", "critic/dp_critic", "ppo_trainer"):
         assert not source.is_config(other)
+    assert source.is_config("pcr_plugin/check_in_driver")
     assert not source.is_group("actor")
+    assert not source.is_group("pcr_plugin")
     assert source.list("actor", None) == []
     assert source.load_config("actor/dp_actor").header == {"package": None}
 

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from verl.plugin.platform import get_platform, set_platform
+from verl.plugin.platform.platform_npu import PlatformNPU
 from verl.workers.config import FSDPActorConfig, McoreActorConfig, McoreEngineConfig
 
 from pcr_plugin.verl import enable
@@ -226,6 +228,23 @@ def test_a_missing_extra_stops_in_the_driver(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match="TorchJD is missing"):
         enable(actor, "torchjd:MGDA")
     assert actor.engine.strategy == "fsdp2"
+
+
+def test_megatron_on_ascend_is_another_engine() -> None:
+    """The driver may have no accelerator; a worker that has one builds the same configuration."""
+    here = get_platform()
+    set_platform(PlatformNPU())
+    try:
+        with pytest.raises(Exception, match="is not possible") as caught:
+            actor_of([RULE, *MEGATRON])
+        assert actor_of([RULE]).engine.strategy == "pcr:fsdp2"
+        assert actor_of([*MEGATRON]).engine.strategy == "megatron"
+    finally:
+        set_platform(here)
+    message = str(innermost(caught.value))
+    assert message.startswith(f"{ACTOR}.strategy='megatron' is not possible")
+    assert "MindSpeed" in message
+    assert actor_of([RULE, *MEGATRON]).engine.strategy == "pcr:megatron"
 
 
 def run_main_ppo(*overrides: str) -> subprocess.CompletedProcess[str]:
