@@ -68,7 +68,10 @@ def _section(report: Report, layout: str) -> str:
     }
     words = [f"{key.replace('_', ' ')} {value}" for key, value in changes.items()]
     measured = report.get("dates", {}).get(layout, report["date"])
-    said = ", ".join([*words, *([f"on {measured}"] if measured != report["date"] else [])])
+    repeats = report.get("repeated", {}).get(layout, report["repeats"])
+    words += [f"on {measured}"] * (measured != report["date"])
+    words += [f"medians of {repeats}"] * (repeats != report["repeats"])
+    said = ", ".join(words)
     parts = breakdown_table(results) if layout in report.get("parts", []) else ""
     return f"`{layout}`{f' ({said})' if said else ''}:\n\n{table(results)}{parts}"
 

@@ -9,8 +9,10 @@ from typing import Any
 Report = dict[str, Any]
 logger = logging.getLogger(__name__)
 
-# What all layouts of a file have in common. The number of repeats is one of them.
-_SAME = ("device", "machine", "versions", "ranks", "repeats", "model", "workload")
+# What all layouts of a file have in common; a date and a number of repeats each has of its own.
+_SAME = ("device", "machine", "versions", "ranks", "model", "workload")
+# By the names of the layouts.
+_OF_LAYOUTS = ("dates", "repeated", "layouts", "results")
 
 
 def kept(path: Path, conditions: Mapping[str, Any]) -> Report:
@@ -23,7 +25,7 @@ def kept(path: Path, conditions: Mapping[str, Any]) -> Report:
     Returns:
         A report with these conditions and the layouts of the file.
     """
-    empty: Report = {**conditions, "dates": {}, "layouts": {}, "parts": [], "results": {}}
+    empty: Report = {**conditions, **{key: {} for key in _OF_LAYOUTS}, "parts": []}
     if not path.exists():
         return empty
     found = json.loads(path.read_text())
@@ -33,7 +35,8 @@ def kept(path: Path, conditions: Mapping[str, Any]) -> Report:
     if changed or "dates" not in found:
         logger.warning("%s is replaced: %s differ", path, ", ".join(changed) or "its dates")
         return empty
-    return {**found, **conditions}
+    repeated = found.get("repeated", dict.fromkeys(found["results"], found["repeats"]))
+    return {**found, "repeated": repeated, **conditions}
 
 
 def add(
@@ -49,6 +52,7 @@ def add(
         parts: whether the page shows where the time goes.
     """
     report["dates"][name] = report["date"]
+    report["repeated"][name] = report["repeats"]
     report["layouts"][name] = dict(changes)
     report["results"][name] = dict(results)
     report["parts"] = [part for part in report["parts"] if part != name] + [name] * parts
@@ -64,9 +68,7 @@ def write(path: Path, report: Report, order: Iterable[str]) -> None:
             measure them any more.
     """
     names = [name for name in order if name in report["results"]]
-    sorted_by_name = {
-        key: {name: report[key][name] for name in names} for key in ("dates", "layouts", "results")
-    }
+    sorted_by_name = {key: {name: report[key][name] for name in names} for key in _OF_LAYOUTS}
     parts = [name for name in names if name in report["parts"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**report, **sorted_by_name, "parts": parts}, indent=2) + "\n")

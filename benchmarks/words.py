@@ -15,7 +15,7 @@ Command: `{command}`
 in brackets). {model} of width {width}, {layers} layers, vocabulary {vocabulary}, {precision},
 random weights; {sequences} sequences of {prompt} + at most {response} tokens in {micro_batches}
 micro-batches per rank; activation checkpointing {checkpointing}. A table's title says what
-differs, and its date where that is another one.
+differs, and its date or number of updates where that is another one.
 
 {limits}{notes}{tables}
 Statistics and combine: what `actor/pcr/seconds` measures: gradient norms in the hooks, inner

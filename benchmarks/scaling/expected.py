@@ -149,7 +149,7 @@ def _of_statistics(shape: Shape, plan: Plan) -> list[Collective]:
     # A row of eleven numbers for every block; a layer's MLP is one.
     tables = [shape.layers * 11 * 8]
     if plan.halves:
-        tables.append(2 * 2 * 8)
+        tables.append(2 * 3 * 8)  # sequences, tokens, and the tokens that veRL divides by
     if plan.shared:
         tables.append(2 * 8)  # whether all ranks can share a forward pass
     if plan.probes:

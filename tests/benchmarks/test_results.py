@@ -33,19 +33,18 @@ def filled(path: Path, *names: str, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def test_layouts_that_are_not_measured_stay_with_their_date(tmp_path: Path) -> None:
+def test_layouts_that_are_not_measured_stay_with_their_date_and_repeats(tmp_path: Path) -> None:
     path = tmp_path / "benchmarks.json"
     filled(path, "second", "first")
-    found = filled(path, "third", "second", date="2026-01-03")
+    found = filled(path, "third", "second", date="2026-01-03", repeats=5)
+    assert found["repeated"] == {"first": 3, "second": 5, "third": 5}
     assert found["dates"] == {"first": "2026-01-02", "second": "2026-01-03", "third": "2026-01-03"}
     assert list(found["results"]) == list(found["layouts"]) == ["first", "second", "third"]
     assert found["parts"] == ["first"]
     assert found["date"] == "2026-01-03"
 
 
-@pytest.mark.parametrize(
-    "changes", [{"machine": "another CPU"}, {"versions": {"torch": "2"}}, {"repeats": 4}]
-)
+@pytest.mark.parametrize("changes", [{"machine": "another CPU"}, {"versions": {"torch": "2"}}])
 def test_other_conditions_begin_anew(
     tmp_path: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -63,15 +62,16 @@ def test_a_layout_that_is_no_longer_known_is_dropped(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["results"] == {}
 
 
-def test_page_has_the_date_of_an_older_table() -> None:
+def test_page_has_date_and_repeats_of_a_table_that_differs() -> None:
     docs = Path(__file__).parents[2] / "docs"
     report = json.loads((docs / "benchmarks_probes.json").read_text())
     older = next(iter(report["results"]))
     report["dates"] = dict.fromkeys(report["results"], report["date"]) | {older: "2020-02-02"}
+    report["repeated"] = dict.fromkeys(report["results"], report["repeats"]) | {older: 77}
     text = page("benchmarks_probes", {"benchmarks_probes": report})
     title = next(line for line in text.splitlines() if line.startswith(f"`{older}`"))
-    assert title.endswith("on 2020-02-02):")
-    assert text.count("2020-02-02") == 1
+    assert title.endswith("on 2020-02-02, medians of 77):")
+    assert text.count("2020-02-02") == text.count("medians of 77") == 1
 
 
 def test_command_is_that_for_all_layouts() -> None:
