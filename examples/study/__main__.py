@@ -73,14 +73,12 @@ def _study(given: argparse.Namespace) -> int:
     folder: Path = given.out.resolve() / ("small" if given.small else "")
     failed = []
     for tier, wanted in tiers:
-        points = [each for each in wanted.points if re.search(given.only, jobs.name_of(each))]
+        every = jobs.jobs(tier, wanted, folder)
+        todo = [each for each in every if re.search(given.only, each.folder.name)]
         if given.list:
-            sys.stdout.write("".join(f"{tier.name}/{jobs.name_of(each)}\n" for each in points))
+            sys.stdout.write("".join(f"{tier.name}/{each.folder.name}\n" for each in todo))
             continue
-        start = prepare(folder / "starts", wanted.start, progress.say)
-        todo = jobs.jobs(
-            tier, points, wanted.sizes, start, wanted.start.windows, folder / tier.name
-        )
+        prepare(jobs.starts(folder), wanted.start, progress.say)
         progress.say(f"{tier.name} tier: {folder / tier.name}")
         failed += sweep(todo, min(given.workers, tier.workers), tier.preload, progress)
     for each in failed:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from examples.study.recipe import Point
 from examples.study.records import Record
@@ -47,31 +46,34 @@ def over_seeds(runs: Runs, point: Point, value: Value) -> Estimate | None:
     Returns:
         `None` if no seed has it.
     """
-    found = [value(record) for record in _seeds(runs, point).values()]
+    found = [value(record) for record in seeds_of(runs, point).values()]
     return estimate(each for each in found if each is not None)
 
 
 def paired(
-    runs: Runs, points: Iterable[Point], other: Callable[[Point], Point], value: Value
+    runs: Runs, point: Point, other: Callable[[Point], Point], value: Value
 ) -> Paired | None:
     """Student's paired test over seeds.
 
     Runs of one seed see the same questions in the same order, so that their difference has less
-    spread than either. Several points of a seed count as one value, their mean.
+    spread than either.
 
     Args:
         runs: see `by_point`.
-        points: of any seed; with several, what differs is averaged over them.
-        other: what a point is compared with.
+        point: of any seed.
+        other: what it is compared with.
         value: of a record.
 
     Returns:
-        `None` if no seed has all of them.
+        `None` if no seed has both.
     """
-    differences = [_differences(runs, point, other(point), value) for point in points]
-    seeds = set.intersection(*(set(each) for each in differences))
-    means = [fmean(each[seed] for each in differences) for seed in sorted(seeds)]
-    return tested(means)
+    theirs = seeds_of(runs, other(point))
+    found = []
+    for seed, record in seeds_of(runs, point).items():
+        pair = value(record), value(theirs[seed]) if seed in theirs else None
+        if pair[0] is not None and pair[1] is not None:
+            found.append(pair[0] - pair[1])
+    return tested(found)
 
 
 def tested(differences: Iterable[float]) -> Paired | None:
@@ -87,19 +89,15 @@ def tested(differences: Iterable[float]) -> Paired | None:
     return None if found is None else Paired(found, _p_value(found))
 
 
-def _seeds(runs: Runs, point: Point) -> dict[int, Record]:
-    seeds = {found.seed for found in runs}
+def seeds_of(runs: Runs, point: Point) -> dict[int, Record]:
+    """The runs of a point, by seed.
+
+    Args:
+        runs: see `by_point`.
+        point: of any seed.
+    """
+    seeds = sorted({found.seed for found in runs})
     return {seed: runs[own] for seed in seeds if (own := replace(point, seed=seed)) in runs}
-
-
-def _differences(runs: Runs, point: Point, other: Point, value: Value) -> dict[int, float]:
-    found = {}
-    theirs = _seeds(runs, other)
-    for seed, record in _seeds(runs, point).items():
-        pair = value(record), value(theirs[seed]) if seed in theirs else None
-        if pair[0] is not None and pair[1] is not None:
-            found[seed] = pair[0] - pair[1]
-    return found
 
 
 def _p_value(difference: Estimate) -> float | None:

@@ -3,53 +3,64 @@
 The numbers of this page were found by short runs, see `examples/study/README.md`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from examples.study.recipe import Point, Sizes
-from examples.study.rules import RULES
 from examples.study.start import StartSettings
 from pcr_plugin.demo.warm_start import Schedule
 
 START = StartSettings()
 # With a third of the questions the noise of the gradients decides what is forgotten, and the rules
 # have little to do: p and s agree in most blocks and steps.
-ENGINE_SIZES = Sizes(steps=30, prompts=96, measured_every=10)
+ENGINE_SIZES = Sizes(steps=24, prompts=96, measured_every=8)
 # A step of `main_ppo` takes longer; the other tier is measured at these steps, too.
-FULL_SIZES = replace(ENGINE_SIZES, steps=20)
+FULL_SIZES = replace(ENGINE_SIZES, steps=16)
+SEEDS = range(5)
 
 # With half of it next to nothing is forgotten in so many steps.
 RATE = 5e-4
-BETAS = (0.001, 0.01, 0.1, 1.0)
-CENTRE = Point(rule="stock", beta=0.1, rate=RATE)
-SEEDS = range(5)
+SLOW, FAST = RATE / 2, 2 * RATE
+# Where beta is large, the floor makes every rule that has it stock.
+CENTRE = Point(rule="stock", beta=0.01, rate=RATE)
+
+# Dense enough to read between two of them what beta alone would have paid, see `fronts.py`.
+STOCK_BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+FAST_BETAS = (0.01, 0.03, 0.1)
+# Those that are priced without themselves, as a control.
+CONTROLS = (0.003, 0.03, 0.3)
+BETAS = (0.001, 0.01, 0.1)
 
 # The candidates for the preset `robust`: alpha from the noise over the signal, as it was found to
 # help where much is known (docs/theory.md), and from V of beta s, which is nearly 1.
 CANDIDATES = ("pcr_relative_floor_ema", "pcr_beta_floor_ema")
-# Those that every question is asked about.
-MAIN = ("stock", "pcgrad_floor", "paper", CANDIDATES[0])
-# Fixed strengths between 0 and 1, to tell what the variances add to them.
-HALF = "soft0.5_floor"
-BESIDE = (CANDIDATES[1], HALF)
-MIDDLE = (0.01, 0.1)
-OTHER_RULES = tuple(
-    name
-    for name in RULES
-    if name not in (*MAIN, "soft0.2_floor", "soft0.8_floor", "robust", "observe")
+# What needs no variance: alpha 1, and one in the middle.
+FIXED = ("pcgrad_floor", "soft0.5_floor")
+FRONT = (FIXED[0], "paper", *CANDIDATES, FIXED[1])
+# One choice of alpha at a time, around the rules of the front.
+OTHER_RULES = (
+    "pcgrad",
+    "soft0.2_floor",
+    "soft0.8_floor",
+    "soft0.5",
+    "pcr_absolute_floor_ema",
+    "pcr_relative_floor",
+    "pcr_relative_ema",
+    "pcr_relative",
+    "pcr_beta",
 )
-RATES = (RATE / 2, RATE)
+FAST_RULES = (FIXED[0], "paper", CANDIDATES[0], FIXED[1])
 SCOPES = ("mlp", "attention", "all")
-PROJECTED = (MAIN[1], MAIN[3])  # the two whose scope is changed
+SCOPED = (FIXED[0], CANDIDATES[0])
 
-# A sixth of the questions in a step, so that the gradients are noisier.
-NOISY = replace(CENTRE, prompts=16)
-NOISY_RULES = ("stock", "pcgrad_floor", CANDIDATES[0], HALF)
+# A third of the questions in a step, so that the gradients are noisier.
+NOISY = replace(CENTRE, prompts=32)
+NOISY_BETAS = (0.003, 0.01, 0.03, 0.1)
+NOISY_RULES = (FIXED[0], CANDIDATES[0], FIXED[1])
 
-# `main_ppo`: a whole grid of one seed, and more seeds where rules differ.
-FULL_BETAS = BETAS
-FULL_MORE = {1: MIDDLE}
+# `main_ppo`: a whole grid of one seed, and the middle of it with another.
+FULL_RULES = ("stock", FIXED[0], "paper", CANDIDATES[0])
+FULL_BETAS = {0: (0.001, 0.01, 0.1, 1.0), 1: (0.01, 0.1)}
 
 
 @dataclass(frozen=True)
@@ -68,39 +79,31 @@ class Design:
 
 
 def engine() -> Design:
-    """The wide grid: the front, and one factor at a time around its centre."""
-    parts: dict[str, list[tuple[str, dict[str, Any]]]] = {
-        "front": [(rule, {"beta": beta}) for rule in MAIN for beta in BETAS],
-        "beside it": [(rule, {"beta": beta}) for rule in BESIDE for beta in MIDDLE],
-        "rules": [(rule, {}) for rule in OTHER_RULES],
-        "learning rates": [(rule, {"rate": rate}) for rule in MAIN for rate in RATES],
-        "scopes": [(rule, {"scope": scope}) for rule in PROJECTED for scope in SCOPES],
-        "noise": [
-            (rule, {"beta": beta, "prompts": NOISY.prompts})
-            for rule in NOISY_RULES
-            for beta in MIDDLE
-        ],
-        # The stock update, measured: cosines and norms that a stock run does not have.
-        "observed": [("observe", {"scope": "all"})],
-    }
+    """The wide grid: the fronts, and one factor at a time around its centre."""
     wanted = [
-        replace(CENTRE, rule=rule, seed=seed, **changes)
-        for seed in SEEDS  # all of a seed first: what is there after an hour is a design, too
-        for part in parts.values()
-        for rule, changes in part
+        *(replace(CENTRE, beta=beta, rate=rate) for rate in (SLOW, RATE) for beta in STOCK_BETAS),
+        *(replace(CENTRE, beta=beta, rate=FAST) for beta in FAST_BETAS),
+        *_each(FRONT, [replace(CENTRE, beta=beta) for beta in BETAS]),
+        *_each(OTHER_RULES, [CENTRE]),
+        *_each(FAST_RULES, [replace(CENTRE, rate=FAST)]),
+        *_each(SCOPED, [replace(CENTRE, scope=scope) for scope in SCOPES]),
+        *(replace(NOISY, beta=beta) for beta in NOISY_BETAS),
+        *_each(NOISY_RULES, [NOISY]),
+        # The stock update, measured: cosines and norms that a stock run does not have.
+        *_each(["observe"], [replace(CENTRE, scope="all")]),
     ]
-    return Design(_once(wanted), ENGINE_SIZES, START)
+    points = [
+        point
+        for seed in SEEDS  # all of a seed first: what is there after an hour is a design, too
+        # What the full tier runs, the engine tier predicts.
+        for point in (*(replace(point, seed=seed) for point in wanted), *_full(seed))
+    ]
+    return Design(list(dict.fromkeys(points)), ENGINE_SIZES, START)
 
 
 def full() -> Design:
     """At most 40 runs of `main_ppo`, of points that the engine tier has, too."""
-    wanted = [
-        replace(CENTRE, rule=rule, beta=beta, seed=seed)
-        for seed, betas in ({0: FULL_BETAS} | FULL_MORE).items()
-        for beta in betas
-        for rule in MAIN
-    ]
-    return Design(_once(wanted), FULL_SIZES, START)
+    return Design([point for seed in FULL_BETAS for point in _full(seed)], FULL_SIZES, START)
 
 
 def small() -> Design:
@@ -114,5 +117,10 @@ def small() -> Design:
     return Design(points, sizes, start)
 
 
-def _once(points: Iterable[Point]) -> list[Point]:
-    return list(dict.fromkeys(points))
+def _full(seed: int) -> list[Point]:
+    betas = FULL_BETAS.get(seed, ())
+    return _each(FULL_RULES, [replace(CENTRE, beta=beta, seed=seed) for beta in betas])
+
+
+def _each(rules: Sequence[str], points: Iterable[Point]) -> list[Point]:
+    return [replace(point, rule=rule) for point in points for rule in rules]

@@ -31,8 +31,8 @@ def train(arguments: list[str], windows: int, folder: Path) -> None:
     own: dict[str, object] = {
         "actor_rollout_ref.actor.checkpoint.save_contents": "[hf_model]",
         "trainer.checkpoint_callback_class": "examples.study.full.MeasureKept",
-        "trainer.v1.sampler.custom_sampler.path": "pkg://pcr_plugin.demo.sampler",
-        "trainer.v1.sampler.custom_sampler.name": "PromptSampler",
+        "trainer.v1.sampler.custom_sampler.path": "pkg://examples.study.sampler",
+        "trainer.v1.sampler.custom_sampler.name": "WholeQuestions",
         _WINDOWS: windows,
         "hydra.run.dir": folder,
     }

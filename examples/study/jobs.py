@@ -1,13 +1,13 @@
-"""From points of a design to jobs of the sweep."""
+"""From a design to jobs of the sweep."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from examples.study import recipe
-from examples.study.recipe import Point, Sizes
-from examples.study.rules import RULES
-from examples.study.start import Start
+from examples.study import identity, recipe
+from examples.study.design import Design
+from examples.study.recipe import Point
+from examples.study.start import located
 from examples.study.sweep import Job
 
 
@@ -52,32 +52,41 @@ ENGINE = Tier(
 FULL = Tier(name="full", train=train_full, preload=(), workers=1)
 
 
-def jobs(
-    tier: Tier, points: Iterable[Point], sizes: Sizes, start: Start, windows: int, folder: Path
-) -> list[Job]:
+def starts(study: Path) -> Path:
+    """The folder of the models that runs start from.
+
+    Args:
+        study: its folder.
+    """
+    return study / "starts"
+
+
+def jobs(tier: Tier, design: Design, study: Path) -> list[Job]:
     """One for every point.
+
+    A job says all that its run depends on: what veRL is told, the code, and the packages. A run of
+    another `what` is not this job's.
 
     Args:
         tier: how they run.
-        points: each once.
-        sizes: of all runs.
-        start: of all runs.
-        windows: rows of held-out text that are measured.
-        folder: of the tier's runs.
+        design: what is run.
+        study: the folder of everything.
     """
+    start, windows = located(starts(study), design.start), design.start.windows
     found = []
-    for point in points:
-        own = folder / name_of(point)
+    for point in design.points:
+        own = study / tier.name / name_of(point)
+        arguments = recipe.overrides(point, design.sizes, start, own)
         what = {
             "tier": tier.name,
             "point": asdict(point),
-            "rule": dict(RULES[point.rule]),
-            "sizes": asdict(sizes),
-            "settings": recipe.SETTINGS,
+            # A study that is moved to another folder is the same.
+            "overrides": [each.replace(f"{study}/", "") for each in arguments],
             "windows": windows,
-            "start": start.about()["settings"],
+            "start": design.start.made_of(),
+            "code": identity.code(),
+            "packages": identity.packages(),
         }
-        arguments = recipe.overrides(point, sizes, start, own)
         found.append(Job(own, what, tier.train, (arguments, windows, own)))
     return found
 

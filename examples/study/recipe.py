@@ -8,6 +8,7 @@ from examples.study.start import Start
 from pcr_plugin.verl_cpu.overrides import hydra_overrides
 
 _ACTOR = "actor_rollout_ref.actor."
+GRAD_CLIP = 1.0  # a norm above it is cut to it
 
 SETTINGS: dict[str, object] = {
     "algorithm.adv_estimator": "grpo",
@@ -15,6 +16,7 @@ SETTINGS: dict[str, object] = {
     "actor_rollout_ref.actor.strategy": "fsdp2",
     "actor_rollout_ref.actor.use_kl_loss": True,
     "actor_rollout_ref.actor.kl_loss_type": "k3+",
+    "actor_rollout_ref.actor.optim.clip_grad": GRAD_CLIP,
     "actor_rollout_ref.model.enable_gradient_checkpointing": False,
     "actor_rollout_ref.rollout.name": "vllm",
     "actor_rollout_ref.rollout.max_model_len": 128,
@@ -36,7 +38,8 @@ class Sizes:
         prompts: questions of a step.
         answers: to each of them.
         mini_batches: optimizer steps of a step.
-        micro_batches: of every optimizer step; the units of the variance.
+        micro_batches: of every optimizer step; the units of the variance. Answers are in the order
+            of their questions, so a unit is whole questions: `actor.shuffle` stays off.
         response: tokens of the longest answer.
         measured_every: steps between two measurements.
     """
@@ -47,7 +50,7 @@ class Sizes:
     mini_batches: int = 1
     micro_batches: int = 4
     response: int = 16
-    measured_every: int = 10
+    measured_every: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,6 @@ def overrides(point: Point, sizes: Sizes, start: Start, folder: Path) -> list[st
         _ACTOR + "kl_loss_coef": point.beta,
         _ACTOR + "ppo_mini_batch_size": prompts // sizes.mini_batches,
         _ACTOR + "ppo_micro_batch_size_per_gpu": rows // sizes.mini_batches // sizes.micro_batches,
-        _ACTOR + "shuffle": True,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": rows,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": rows,
         "actor_rollout_ref.rollout.n": sizes.answers,

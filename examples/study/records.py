@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from examples.study.recipe import Point
+from examples.study.recipe import GRAD_CLIP, Point
+from examples.study.sweep import Job
 from pcr_plugin.plots.logs import json_lines
 from pcr_plugin.plots.logs.log import Log
 
@@ -23,6 +24,7 @@ MEASURED = {
 # Over all steps.
 _MEANS = {
     "alpha": "actor/pcr/alpha",
+    "effective beta": "actor/pcr/beta_eff",
     "conflicts": "actor/pcr/conflict_rate",
     "cosine": "actor/pcr/cos",
     "seconds of a step": "timing_s/step",
@@ -73,47 +75,67 @@ class Record:
         return None if value is None else value - self.measured[name][0]
 
 
-def collect(folder: Path) -> list[Record]:
-    """The finished runs of a study, in the order of their names.
+@dataclass(frozen=True)
+class Found:
+    """The records of a study.
+
+    Attributes:
+        records: of all tiers.
+        made_by: the code that all of them were made by, and the versions of the packages; empty
+            without records.
+    """
+
+    records: list[Record]
+    made_by: dict[str, str]
+
+
+def collect(jobs: Iterable[Job]) -> Found:
+    """What has been run of them, in the order of their names.
+
+    A folder that an older design or other code has left is not one of them.
 
     Args:
-        folder: of the study; has a folder per tier.
+        jobs: of all tiers, made together: of one code and with the same packages.
     """
-    done = sorted(folder.glob("*/*/done.json"))
-    return [_record(path.parent) for path in done]
+    done = sorted((job for job in jobs if job.finished()), key=lambda job: job.folder)
+    made_by = {"code": done[0].what["code"], **done[0].what["packages"]} if done else {}
+    return Found([_record(job) for job in done], made_by)
 
 
-def point_of(run: Path) -> Point:
+def point_of(job: Job) -> Point:
     """What a run is.
 
     Args:
-        run: its folder.
+        job: of the run.
     """
-    return Point(**json.loads((run / "run.json").read_text())["point"])
+    return Point(**job.what["point"])
 
 
-def write(path: Path, records: Iterable[Record]) -> None:
+def write(path: Path, found: Found) -> None:
     """Write records, a line each, so that a change of one is a change of one line.
 
     Args:
         path: of the JSON file.
-        records: see above.
+        found: see above.
     """
-    lines = ",\n".join(json.dumps(asdict(record)) for record in records)
-    path.write_text(f"[\n{lines}\n]\n")
+    lines = ",\n".join(json.dumps(asdict(record)) for record in found.records)
+    made_by = json.dumps(found.made_by)
+    path.write_text(f'{{"made_by": {made_by}, "runs": [\n{lines}\n]}}\n')
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path) -> Found:
     """What `write` has written.
 
     Args:
         path: of the JSON file.
     """
     found = json.loads(path.read_text())
-    return [Record(**(row | {"point": Point(**row["point"])})) for row in found]
+    records = [Record(**(row | {"point": Point(**row["point"])})) for row in found["runs"]]
+    return Found(records, found["made_by"])
 
 
-def _record(run: Path) -> Record:
+def _record(job: Job) -> Record:
+    run = job.folder
     log = json_lines.read(run / "log.jsonl")
     series = {name: log.finite(metric) for name, metric in MEASURED.items()}
     steps = sorted(set().union(*series.values()))
@@ -124,7 +146,7 @@ def _record(run: Path) -> Record:
     }
     seconds = json.loads((run / "done.json").read_text())["seconds"]
     means = dict(_over_steps(log))
-    return Record(run.parent.name, point_of(run), steps, measured, means, round(seconds))
+    return Record(job.what["tier"], point_of(job), steps, measured, means, round(seconds))
 
 
 def _over_steps(log: Log) -> Iterator[tuple[str, float]]:
@@ -135,6 +157,7 @@ def _over_steps(log: Log) -> Iterator[tuple[str, float]]:
     norms = list(log.finite(_GRADIENT_NORM).values())
     yield "gradient norm", _rounded(fmean(norms))
     yield "deviation of the gradient norm", _rounded(stdev(norms))
+    yield "clipped steps", _rounded(fmean(norm > GRAD_CLIP for norm in norms))
 
 
 def _rounded(value: float) -> float:

@@ -10,32 +10,31 @@ def _rule(name: str, **keys: object) -> Mapping[str, object]:
     return {_ACTOR + "update_rule": name} | named
 
 
+def _soft(alpha: float, floor: bool) -> Mapping[str, object]:
+    return _rule("soft", alpha=alpha, stability_floor=floor)
+
+
 def _pcr(scale: str, floor: bool, ema: float) -> Mapping[str, object]:
     return _rule("pcr", variance__scale=scale, variance__ema=ema, stability_floor=floor)
 
 
-_SCALES = ("absolute", "relative", "beta")
-# Named by its preset. The values of `robust` are what the study is to find: it has all candidates.
-_PAPER = ("absolute", False, 0.0)
-VARIANTS = {
-    f"pcr_{scale}{'_floor' if floor else ''}{'_ema' if ema else ''}": _pcr(scale, floor, ema)
-    for scale in _SCALES
-    for floor in (False, True)
-    for ema in (0.0, 0.9)
-    if (scale, floor, ema) != _PAPER
-}
-FIXED = {
-    f"soft{alpha}{'_floor' if floor else ''}": _rule("soft", alpha=alpha, stability_floor=floor)
-    for alpha in (0.2, 0.5, 0.8)
-    for floor in (False, True)
-}
 RULES: dict[str, Mapping[str, object]] = {
     "stock": _rule("null"),
     "pcgrad": _rule("pcgrad", stability_floor=False),
     "pcgrad_floor": _rule("pcgrad", stability_floor=True),
-    **FIXED,
+    "soft0.2_floor": _soft(0.2, floor=True),
+    "soft0.5": _soft(0.5, floor=False),
+    "soft0.5_floor": _soft(0.5, floor=True),
+    "soft0.8_floor": _soft(0.8, floor=True),
+    # Named by their presets. The values of `robust` are what the study is to find.
     "paper": _rule("pcr", preset="paper"),
     "robust": _rule("pcr", preset="robust"),
-    **VARIANTS,
+    "pcr_absolute_floor_ema": _pcr("absolute", floor=True, ema=0.9),
+    "pcr_relative": _pcr("relative", floor=False, ema=0.0),
+    "pcr_relative_ema": _pcr("relative", floor=False, ema=0.9),
+    "pcr_relative_floor": _pcr("relative", floor=True, ema=0.0),
+    "pcr_relative_floor_ema": _pcr("relative", floor=True, ema=0.9),
+    "pcr_beta": _pcr("beta", floor=False, ema=0.0),
+    "pcr_beta_floor_ema": _pcr("beta", floor=True, ema=0.9),
     "observe": _rule("observe", observe_every=1),
 }

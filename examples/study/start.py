@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Tokenizer
 
-from examples.study import tasks
+from examples.study import identity, tasks
 from pcr_plugin.demo import corpus
 from pcr_plugin.demo.model import build_model
 from pcr_plugin.demo.perplexity import perplexity, windows
@@ -60,7 +60,7 @@ class StartSettings:
     def made_of(self) -> dict[str, Any]:
         """Everything that the result depends on."""
         kinds = {"trained": tasks.TRAINED, "held_out": tasks.HELD_OUT, "skill": tasks.SKILL}
-        return asdict(self) | {"kinds": kinds}
+        return asdict(self) | {"kinds": kinds, "code": identity.code()}
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,16 @@ class Start:
         """File of the questions, trained and held-out kinds, that answers are measured on."""
         return self.folder / "test.parquet"
 
-    def about(self) -> dict[str, Any]:
-        """Settings, seconds and the perplexity of held-out text."""
-        found: dict[str, Any] = json.loads((self.folder / "about.json").read_text())
-        return found
+
+def located(folder: Path, settings: StartSettings) -> Start:
+    """Where a start is, or will be.
+
+    Args:
+        folder: of all starts.
+        settings: what it is made of; names its folder.
+    """
+    content = json.dumps(settings.made_of(), sort_keys=True)
+    return Start(folder / hashlib.sha256(content.encode()).hexdigest()[:12])
 
 
 def prepare(folder: Path, settings: StartSettings, say: Callable[[str], None]) -> Start:
@@ -103,8 +109,7 @@ def prepare(folder: Path, settings: StartSettings, say: Callable[[str], None]) -
         settings: what it is made of; names its folder.
         say: shows a line of progress.
     """
-    content = json.dumps(settings.made_of(), sort_keys=True)
-    start = Start(folder / hashlib.sha256(content.encode()).hexdigest()[:12])
+    start = located(folder, settings)
     about = start.folder / "about.json"
     if about.exists():
         return start

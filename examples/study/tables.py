@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import correlation
 
-from examples.study.comparison import Paired, Runs, Value, over_seeds, paired
-from examples.study.fronts import over_front
+from examples.study import cells
+from examples.study.comparison import Runs, Value, over_seeds, paired
 from examples.study.recipe import Point
 from examples.study.records import Record
-from pcr_plugin.plots.tables.statistics import Estimate
 
 
 def _at(name: str, step: int | None = None) -> Value:
@@ -19,32 +18,34 @@ def _rise(name: str, step: int | None = None) -> Value:
     return lambda record: record.rise(name, step)
 
 
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
 def _mean_of(name: str) -> Value:
     return lambda record: record.means.get(name)
 
 
+def _spread(record: Record) -> float | None:
+    """Of the gradient norm over the steps, as a share of its mean."""
+    mean = record.means["gradient norm"]
+    return record.means["deviation of the gradient norm"] / mean if mean else None
+
+
 # Heading, value, digits.
 COLUMNS: Sequence[tuple[str, Value, int]] = (
-    ("solved", _at("solved"), 3),
+    ("training success", _at("solved"), 3),
     ("carried over", _at("carried over"), 3),
     ("skill, rise", _rise("skill"), 3),
     ("perplexity, rise", _rise("perplexity"), 2),
     ("KL on answers", _at("KL on answers"), 3),
-    ("gradient norm, deviation", _mean_of("deviation of the gradient norm"), 3),
+    ("gradient norm", _mean_of("gradient norm"), 2),
+    ("its deviation / mean", _spread, 2),
+    ("clipped", _mean_of("clipped steps"), 2),
 )
 # What is tested: what is wanted, and what is not.
 TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
-# What is paid for a score, less is better.
-PRICES: Sequence[tuple[str, Value, int]] = (
-    ("perplexity, rise", _rise("perplexity"), 2),
-    ("skill, fall", lambda record: _negative(record.rise("skill")), 3),
-    ("KL on answers", _at("KL on answers"), 3),
+_OWN: Sequence[tuple[str, Value, int]] = (
+    ("α", _mean_of("alpha"), 2),
+    ("β_eff", _mean_of("effective beta"), 3),
+    ("conflicts", _mean_of("conflicts"), 2),
 )
-_OWN: Sequence[tuple[str, str]] = (("α", "alpha"), ("conflicts", "conflicts"))
 
 
 def coverage_table(records: Sequence[Record], wanted: Mapping[str, Sequence[Point]]) -> str:
@@ -54,16 +55,26 @@ def coverage_table(records: Sequence[Record], wanted: Mapping[str, Sequence[Poin
         records: of all tiers.
         wanted: tier to the points of its design.
     """
-    lines = [_row(["tier", "runs", "of the design", "whole seeds", "hours of one process"])]
-    lines.append(_row(["---"] * 5))
+    lines = cells.heading(["tier", "runs", "of the design", "whole seeds", "hours of one process"])
     for tier, points in wanted.items():
         found = {record.point: record for record in records if record.tier == tier}
         seeds = sorted({point.seed for point in points})
         whole = [s for s in seeds if all(p in found for p in points if p.seed == s)]
         hours = sum(record.seconds for record in found.values()) / 3600
-        cells = [str(len(found)), str(len(points)), ", ".join(map(str, whole)), f"{hours:.1f}"]
-        lines.append(_row([tier, *cells]))
+        counts = [str(len(found)), str(len(points)), ", ".join(map(str, whole)), f"{hours:.1f}"]
+        lines.append(cells.row([tier, *counts]))
     return "\n".join(lines) + "\n"
+
+
+def version_table(made_by: Mapping[str, str]) -> str:
+    """What all runs were made by, side by side.
+
+    Args:
+        made_by: see `Found`.
+    """
+    if not made_by:
+        return ""
+    return "\n".join([*cells.heading(list(made_by)), cells.row(made_by.values())]) + "\n"
 
 
 def point_table(runs: Runs, points: Iterable[Point]) -> str:
@@ -73,25 +84,24 @@ def point_table(runs: Runs, points: Iterable[Point]) -> str:
         runs: see `by_point`.
         points: of seed 0.
     """
-    names = [*(name for name, _, _ in COLUMNS), *(name for name, _ in _OWN), "seeds"]
-    lines = [_row(["rule", "β", "rate", "scope", *names]), _row(["---"] * (len(names) + 4))]
+    names = [*cells.NAMES, *(name for name, *_ in (*COLUMNS, *_OWN)), "seeds"]
+    lines = cells.heading(names)
     for point in points:
         found = [(over_seeds(runs, point, value), digits) for _, value, digits in COLUMNS]
         if found[0][0] is None:
             continue
-        own = [over_seeds(runs, point, _mean_of(name)) for _, name in _OWN]
-        cells = [_estimate(each, digits) for each, digits in found]
-        cells += [_mean(each) for each in own]
-        scope = "" if point.rule == "stock" else point.scope
-        said = [point.rule, f"{point.beta:g}", f"{point.rate:g}", scope]
-        lines.append(_row([*said, *cells, str(found[0][0].count)]))
+        shown = [cells.mean(each, digits) for each, digits in found]
+        for _, value, digits in _OWN:
+            own = over_seeds(runs, point, value)
+            shown.append("" if own is None else f"{own.mean:.{digits}f}")
+        lines.append(cells.row([*cells.named(point), *shown, str(found[0][0].count)]))
     return "\n".join(lines) + "\n"
 
 
 def difference_table(
     runs: Runs, rules: Iterable[str], points: Sequence[Point], against: str
 ) -> str:
-    """A row per rule: its differences from another, at each point and over all of them.
+    """A row per rule and point: its differences from another rule there.
 
     Args:
         runs: see `by_point`.
@@ -99,48 +109,18 @@ def difference_table(
         points: of any rule and seed; their rule is replaced.
         against: the rule that they are compared with.
     """
-    names = [name for name, _, _ in TESTED]
-    lines = [_row(["rule", "β", *names, "seeds"]), _row(["---"] * (len(names) + 3))]
+    lines = cells.heading(["rule", "β", *(name for name, *_ in TESTED), "seeds"])
     for rule in rules:
-        own = [replace(point, rule=rule) for point in points]
-        rows = [(f"{point.beta:g}", [point]) for point in own]
-        if len(own) > 1:
-            rows.append(("all", own))
-        for beta, compared in rows:
+        for point in points:
+            own = replace(point, rule=rule)
             found = [
-                (paired(runs, compared, lambda p: replace(p, rule=against), value), digits)
+                (paired(runs, own, lambda p: replace(p, rule=against), value), digits)
                 for _, value, digits in TESTED
             ]
             if found[0][0] is not None:
-                cells = [_difference(each, digits) for each, digits in found]
+                shown = [cells.difference(each, digits) for each, digits in found]
                 seeds = str(found[0][0].difference.count)
-                lines.append(_row([rule, beta, *cells, seeds]))
-    return "\n".join(lines) + "\n"
-
-
-def front_table(
-    runs: Runs, rules: Iterable[str], points: Sequence[Point], betas: Sequence[float]
-) -> str:
-    """A row per rule: what it pays more than stock where both solve as much.
-
-    Args:
-        runs: see `by_point`.
-        rules: that are compared.
-        points: of any rule and seed; their rule is replaced.
-        betas: of the stock runs between which its price is read.
-    """
-    names = [name for name, _, _ in PRICES]
-    lines = [_row(["rule", *names, "seeds"]), _row(["---"] * (len(names) + 2))]
-    for rule in rules:
-        own = [replace(point, rule=rule) for point in points]
-        found = [
-            (over_front(runs, own, betas, COLUMNS[0][1], price), digits)
-            for _, price, digits in PRICES
-        ]
-        first = found[0][0]
-        if first is not None:
-            cells = [_difference(each, digits) for each, digits in found]
-            lines.append(_row([rule, *cells, str(first.difference.count)]))
+                lines.append(cells.row([rule, f"{point.beta:g}", *shown, seeds]))
     return "\n".join(lines) + "\n"
 
 
@@ -150,21 +130,21 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
     Args:
         engine: runs of that tier.
         full: of the other.
-        points: of any seed.
+        points: of any seed. Of each the seeds count that both tiers have run.
         step: at which both were measured.
     """
     values = (
-        ("solved", _at("solved", step), 3),
+        ("training success", _at("solved", step), 3),
         ("skill, rise", _rise("skill", step), 3),
         ("perplexity, rise", _rise("perplexity", step), 2),
     )
+    both = {point for point in engine if point in full}
     columns = [
-        (f"{name}: {tier}", runs, value, digits)
+        (f"{name}: {tier}", {point: runs[point] for point in both}, value, digits)
         for name, value, digits in values
         for tier, runs in (("engine", engine), ("full", full))
     ]
-    lines = [_row(["rule", "β", *(head for head, *_ in columns)])]
-    lines.append(_row(["---"] * (len(columns) + 2)))
+    lines = cells.heading(["rule", "β", *(head for head, *_ in columns), "seeds"])
     rows = []
     for point in points:
         found = [over_seeds(runs, point, value) for _, runs, value, _ in columns]
@@ -172,41 +152,18 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
         if len(means) == len(columns):  # else one tier has not run it
             rows.append(means)
             shown = [
-                _estimate(each, column[-1]) for each, column in zip(found, columns, strict=True)
+                cells.mean(each, column[-1]) for each, column in zip(found, columns, strict=True)
             ]
-            lines.append(_row([point.rule, f"{point.beta:g}", *shown]))
+            seeds = next(str(each.count) for each in found if each is not None)
+            lines.append(cells.row([point.rule, f"{point.beta:g}", *shown, seeds]))
     if len(rows) > 2:
         by_column = list(zip(*rows, strict=True))
         told = [_correlation(*by_column[index : index + 2]) for index in range(0, len(columns), 2)]
-        lines.append(_row(["correlation", "", *(cell for each in told for cell in (each, ""))]))
+        shown = [cell for each in told for cell in (each, "")]
+        lines.append(cells.row(["correlation", "", *shown, ""]))
     return "\n".join(lines) + "\n"
 
 
 def _correlation(ours: Sequence[float], theirs: Sequence[float]) -> str:
     constant = len(set(ours)) == 1 or len(set(theirs)) == 1
     return "" if constant else f"{correlation(ours, theirs):.2f}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _estimate(found: Estimate | None, digits: int) -> str:
-    if found is None:
-        return ""
-    error = "" if found.error is None else f" ± {found.error:.{digits}f}"
-    return f"{found.mean:.{digits}f}{error}"
-
-
-def _mean(found: Estimate | None) -> str:
-    return "" if found is None else f"{found.mean:.2f}"
-
-
-def _difference(found: Paired | None, digits: int) -> str:
-    if found is None:
-        return ""
-    shown = f"{found.difference.mean:+.{digits}f}"
-    if found.p_value is None:
-        return shown
-    p = "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-    return f"{shown} (p {p})"

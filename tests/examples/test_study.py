@@ -22,7 +22,6 @@ from examples.study import design, jobs
 from examples.study.__main__ import main
 from examples.study.progress import Progress
 from examples.study.recipe import Point
-from examples.study.rules import RULES
 from examples.study.sweep import Job, sweep
 from pcr_plugin.cli.main import main as pcr
 
@@ -263,16 +262,3 @@ def test_a_folder_of_another_configuration_is_not_taken_for_done(tmp_path: Path)
     sweep([job], 1, [], Progress())
     assert job.finished()
     assert not Job(job.folder, {"name": "two"}, succeed, ()).finished()
-
-
-def test_designs_name_each_run_once_and_stay_within_their_bounds() -> None:
-    for made in (design.engine(), design.full()):
-        names = [jobs.name_of(point) for point in made.points]
-        assert len(set(names)) == len(names)
-        assert {point.rule for point in made.points} <= RULES.keys()
-    assert len(design.engine().points) == 250
-    assert len(design.full().points) <= 40
-    assert len({point.seed for point in design.engine().points}) >= 5
-    assert set(design.full().points) <= {*design.engine().points}, (
-        "what the full tier runs, the engine tier predicts"
-    )

@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -11,7 +12,8 @@ from scipy import stats
 from examples.study import design, evidence
 from examples.study.comparison import by_point, over_seeds, paired
 from examples.study.recipe import Point
-from examples.study.records import MEASURED, Record, collect, read, write
+from examples.study.records import MEASURED, Found, Record, collect, read, write
+from examples.study.sweep import Job
 from examples.study.tables import difference_table, point_table, prediction_table
 
 CENTRE = design.CENTRE
@@ -20,7 +22,8 @@ GENERATOR = random.Random(0)
 
 def record(point: Point, solved: float) -> Record:
     measured = {name: [0.5, 0.25] for name in MEASURED} | {"solved": [0.0, solved]}
-    return Record("engine", point, [0, 30], measured, {"deviation of the gradient norm": 0.1}, 60)
+    means = {"gradient norm": 2.0, "deviation of the gradient norm": 0.5, "clipped steps": 0.25}
+    return Record("engine", point, [0, 24], measured, means, 60)
 
 
 def runs_of(rule: str, values: list[float], **changes: float) -> list[Record]:
@@ -49,77 +52,101 @@ def test_a_paired_test_is_that_of_scipy() -> None:
     ours = [GENERATOR.gauss(0.6, 0.1) for _ in range(5)]
     theirs = [GENERATOR.gauss(0.5, 0.1) for _ in range(5)]
     runs = by_point(runs_of("robust", ours) + runs_of("stock", theirs))
-    found = paired(runs, [replace(CENTRE, rule="robust")], as_stock, solved)
+    found = paired(runs, replace(CENTRE, rule="robust"), as_stock, solved)
     assert found is not None
     assert found.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
     assert found.difference.mean == pytest.approx(sum(ours) / 5 - sum(theirs) / 5)
 
 
-def test_several_points_of_a_seed_are_one_value() -> None:
-    ours = [[GENERATOR.random() for _ in range(4)] for _ in range(2)]
-    theirs = [[GENERATOR.random() for _ in range(4)] for _ in range(2)]
-    betas = (0.1, 1.0)
-    records = [
-        each
-        for index, beta in enumerate(betas)
-        for rule, values in (("robust", ours[index]), ("stock", theirs[index]))
-        for each in runs_of(rule, values, beta=beta)
-    ]
-    points = [replace(CENTRE, rule="robust", beta=beta) for beta in betas]
-    found = paired(by_point(records), points, as_stock, solved)
-    assert found is not None
-    means = [[sum(pair) / 2 for pair in zip(*each, strict=True)] for each in (ours, theirs)]
-    assert found.p_value == pytest.approx(stats.ttest_rel(*means).pvalue)
-
-
 def test_seeds_that_only_one_has_are_left_out() -> None:
     runs = by_point(runs_of("robust", [0.5, 0.6, 0.7]) + runs_of("stock", [0.4, 0.4]))
-    found = paired(runs, [replace(CENTRE, rule="robust")], as_stock, solved)
+    found = paired(runs, replace(CENTRE, rule="robust"), as_stock, solved)
     assert found is not None
     assert found.difference.count == 2
     alone = by_point(runs_of("robust", [0.5]))
-    assert paired(alone, [replace(CENTRE, rule="robust")], as_stock, solved) is None
+    assert paired(alone, replace(CENTRE, rule="robust"), as_stock, solved) is None
 
 
 def test_no_difference_at_all_is_no_evidence() -> None:
     runs = by_point(runs_of("robust", [0.5, 0.5]) + runs_of("stock", [0.5, 0.5]))
-    found = paired(runs, [replace(CENTRE, rule="robust")], as_stock, solved)
+    found = paired(runs, replace(CENTRE, rule="robust"), as_stock, solved)
     assert found is not None
     assert found.p_value == 1.0
 
 
-def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
-    records = runs_of("stock", [0.1, 0.2])
-    write(tmp_path / "found.json", records)
-    assert read(tmp_path / "found.json") == records
+def finished(folder: Path, name: str, what: dict[str, Any], log: str = "") -> Job:
+    """A job, and its folder as a run leaves it."""
+    job = Job(folder / name, what, print, ())
+    job.folder.mkdir(parents=True)
+    (job.folder / "run.json").write_text(json.dumps(what))
+    (job.folder / "done.json").write_text('{"seconds": 61.2}')
+    (job.folder / "log.jsonl").write_text(log)
+    return job
 
 
-def test_of_a_run_the_first_and_the_last_measurement_are_kept(tmp_path: Path) -> None:
-    run = tmp_path / "engine" / "any"
-    run.mkdir(parents=True)
+def what(**changes: Any) -> dict[str, Any]:
     point = {"rule": "robust", "beta": 0.1, "rate": 1e-3, "seed": 4}
-    (run / "run.json").write_text(json.dumps({"point": point}))
-    (run / "done.json").write_text('{"seconds": 61.2}')
-    key = MEASURED["skill"]
-    rows: list[tuple[int, dict[str, float]]] = [
-        (0, {key: 1.0}),
-        (1, {"actor/grad_norm": 1.0, "actor/pcr/alpha": 0.25}),
-        (2, {"actor/grad_norm": 3.0, "actor/pcr/alpha": 0.75, key: 0.8}),
-    ]
-    lines = [json.dumps({"step": step, "data": data}) + "\n" for step, data in rows]
-    (run / "log.jsonl").write_text("".join(lines))
-    (tmp_path / "engine" / "unfinished").mkdir()
-    [found] = collect(tmp_path)
-    assert found.point == Point(rule="robust", beta=0.1, rate=1e-3, seed=4)
-    assert found.steps == [0, 2]
-    assert found.seconds == 61
-    assert found.at("skill") == 0.8
-    assert found.at("skill", 0) == 1.0
-    assert found.at("skill", 1) is None
-    assert found.rise("skill") == pytest.approx(-0.2)
-    assert found.rise("perplexity") is None
-    assert found.means["alpha"] == 0.5
-    assert found.means["deviation of the gradient norm"] == pytest.approx(2**0.5, abs=1e-4)
+    of_it = {"tier": "engine", "code": "c0de", "packages": {"torch": "2.0"}}
+    return of_it | {"point": point, "overrides": ["a=1"]} | changes
+
+
+LOG = "".join(
+    json.dumps({"step": step, "data": data}) + "\n"
+    for step, data in (
+        (0, {MEASURED["skill"]: 1.0}),
+        (1, {"actor/grad_norm": 1.0, "actor/pcr/alpha": 0.25, "actor/pcr/beta_eff": 0.02}),
+        (2, {"actor/grad_norm": 3.0, "actor/pcr/alpha": 0.75, "actor/pcr/beta_eff": 0.04}),
+        (3, {"actor/grad_norm": 2.0, MEASURED["skill"]: 0.8}),
+    )
+)
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    found = Found(runs_of("stock", [0.1, 0.2]), {"code": "c0de", "torch": "2.0"})
+    write(tmp_path / "found.json", found)
+    assert read(tmp_path / "found.json") == found
+    write(tmp_path / "found.json", Found([], {}))
+    assert read(tmp_path / "found.json") == Found([], {})
+
+
+def test_of_a_run_the_measurements_and_the_means_are_kept(tmp_path: Path) -> None:
+    job = finished(tmp_path, "any", what(), LOG)
+    unfinished = Job(tmp_path / "unfinished", what(), print, ())
+    [record] = collect([unfinished, job]).records
+    assert record.point == Point(rule="robust", beta=0.1, rate=1e-3, seed=4)
+    assert record.tier == "engine"
+    assert record.steps == [0, 3]
+    assert record.seconds == 61
+    assert record.at("skill") == 0.8
+    assert record.at("skill", 0) == 1.0
+    assert record.at("skill", 1) is None
+    assert record.rise("skill") == pytest.approx(-0.2)
+    assert record.rise("perplexity") is None
+    assert record.means == pytest.approx(
+        {
+            "alpha": 0.5,
+            "effective beta": 0.03,
+            "gradient norm": 2.0,
+            "deviation of the gradient norm": 1.0,
+            "clipped steps": 2 / 3,  # not the one whose norm is 1
+        },
+        abs=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"code": "other"}, {"overrides": ["a=2"]}, {"packages": {"torch": "2.1"}}]
+)
+def test_a_run_of_another_design_or_other_code_is_no_record(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    old = finished(tmp_path, "old", what(**changes), LOG)
+    new = finished(tmp_path, "new", what(), LOG)
+    wanted = [Job(old.folder, what(), print, ()), new]
+    found = collect(wanted)
+    assert len(found.records) == 1
+    assert found.made_by == {"code": "c0de", "torch": "2.0"}
+    assert collect(wanted[:1]) == Found([], {})
 
 
 def test_tables_leave_out_what_was_not_run() -> None:
@@ -129,30 +156,40 @@ def test_tables_leave_out_what_was_not_run() -> None:
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| stock", "| robust"]
     assert "0.600 ± 0.100" in lines[2]
     assert "| -0.250 ± 0.000 |" in lines[2]  # of the skill, 0.5 at the start
+    # Norm, its deviation as a share of it, and clipped steps; no rule, so no alpha.
+    assert lines[2].endswith("| 2.00 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |  |  |  | 2 |")
     lines = difference_table(runs, ("robust", "paper"), [CENTRE], "stock").splitlines()
     p = stats.ttest_rel([0.8, 0.9], [0.5, 0.7]).pvalue
     assert len(lines) == 3
-    assert lines[2].startswith(f"| robust | 0.1 | +0.250 (p {p:.3f}) | +0.000 (p 1.000) |")
+    assert lines[2].startswith(f"| robust | 0.01 | +0.250 (p {p:.3f}) | +0.000 (p 1.000) |")
 
 
-def test_a_table_stands_in_the_place_of_the_last_one() -> None:
+def test_a_table_stands_in_the_place_of_the_last_one(tmp_path: Path) -> None:
     page = "Before.\n<!-- table: front -->\nold\n<!-- end -->\nAfter.\n"
-    once = evidence.filled(page, {"front": "new"})
+    once = evidence.filled(page, {"front": "new"}, tmp_path)
     assert once == "Before.\n<!-- table: front -->\n\nnew\n\n<!-- end -->\nAfter.\n"
-    assert evidence.filled(once, {"front": "new"}) == once
+    assert evidence.filled(once, {"front": "new"}, tmp_path) == once
     with pytest.raises(ValueError, match="no table 'front'; there are back"):
-        evidence.filled(page, {"back": ""})
+        evidence.filled(page, {"back": ""}, tmp_path)
 
 
-def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> None:
-    """Also while a study is under way."""
-    records = [record(point, 0.5) for point in design.engine().points[:60]]
-    found = evidence.tables(records)
-    assert "| stock | 0.1 |" in found["front"]
-    assert "| pcr_relative_floor_ema | all |" in found["front tests"]
-    assert "| engine | 60 | 250 | 0 | 1.0 |" in found["runs"]
-    assert "| full | 0 | 24 |  | 0.0 |" in found["runs"]
-    assert evidence.tables([])["front"].count("\n") == 2
+def test_a_picture_is_shown_if_there_is_one(tmp_path: Path) -> None:
+    page = "<!-- figure: betas -->\n![old](evidence/old.svg)\n<!-- end -->\n"
+    assert evidence.filled(page, {}, tmp_path) == "<!-- figure: betas -->\n<!-- end -->\n"
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "betas.svg").touch()
+    shown = "<!-- figure: betas -->\n\n![betas](evidence/betas.svg)\n\n<!-- end -->\n"
+    assert evidence.filled(page, {}, tmp_path) == shown
+    with pytest.raises(ValueError, match="no figure 'other'; there are front, betas"):
+        evidence.filled(page.replace("betas", "other"), {}, tmp_path)
+
+
+def test_records_that_are_kept_are_not_lost_where_there_are_no_runs(tmp_path: Path) -> None:
+    kept = tmp_path / "evidence.json"
+    kept.write_text("kept")
+    with pytest.raises(SystemExit, match="no finished run of this design and this code"):
+        evidence.main(["--runs", str(tmp_path / "none"), "--out", str(tmp_path)])
+    assert kept.read_text() == "kept"
 
 
 def test_how_well_one_tier_tells_the_other() -> None:
@@ -163,7 +200,9 @@ def test_how_well_one_tier_tells_the_other() -> None:
         by_point(record(point, value) for point, value in zip(points, tier, strict=True))
         for tier in values
     )
-    lines = prediction_table(engine, full, points, 30).splitlines()
-    assert lines[2].startswith("| stock | 0.01 | 0.200 | 0.100 | -0.250 | -0.250 |")
+    # A seed that the other tier has not run is not compared with it.
+    other = replace(points[0], seed=1)
+    lines = prediction_table(engine | {other: record(other, 0.9)}, full, points, 24).splitlines()
+    assert lines[2] == "| stock | 0.01 | 0.200 | 0.100 | -0.250 | -0.250 | -0.25 | -0.25 | 1 |"
     assert lines[-1].startswith(f"| correlation |  | {stats.pearsonr(*values)[0]:.2f} |")
-    assert len(prediction_table(engine, full, points, 20).splitlines()) == 2
+    assert len(prediction_table(engine, full, points, 16).splitlines()) == 2
