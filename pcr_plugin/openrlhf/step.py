@@ -12,7 +12,7 @@ from torch import Tensor
 from pcr_plugin.blocks import partition
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
-    broadcast_from_first,
+    from_first_rank,
     gather_lists,
     group_of_all,
     sum_over,
@@ -58,9 +58,7 @@ class Step:
             self._units.estimator,
             lambda table: sum_over(table.to(device), group),
             get_accelerator(),
-            from_first_rank=lambda compute, received: broadcast_from_first(
-                compute, received.to(device), group
-            ),
+            from_first_rank=lambda compute: from_first_rank(compute, group),
             gather=lambda texts: gather_lists(texts, group),
         )
         self._kl = KLTerm(0.0)
@@ -135,7 +133,10 @@ class Step:
             self._forget_if_skipped()
 
     def _forget_if_skipped(self) -> None:
-        if not math.isfinite(self._engine.get_global_grad_norm() or 0.0):
+        # DeepSpeed leaves out a step of bf16 parameters on ZeRO-1 and 2, and its norm is then that
+        # of the step before. Elsewhere it makes one of whatever numbers.
+        norm = self._engine.get_global_grad_norm() or 0.0
+        if not (self._engine.was_step_applied() and math.isfinite(norm)):
             self.update.forget_step()
 
     @property

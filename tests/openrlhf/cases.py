@@ -43,6 +43,7 @@ class Case:
         entropy: coefficient of the entropy bonus.
         dropout: of the attention.
         calls: of `ppo_train`, each over the same buffer.
+        spoiled: a parameter whose gradient is infinite in the last call.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     entropy: float = 0.0
     dropout: float = 0.0
     calls: int = 1
+    spoiled: str | None = None
 
 
 _SEQUENCES: dict[str, dict[str, Any]] = {
@@ -102,6 +104,13 @@ def _more() -> list[Case]:
     found = [
         Case(name="masked", rule="pcr", batch="masked"),
         Case(name="robust", rule="robust"),
+        Case(
+            name="bf16_skipped",
+            rule="robust",
+            arguments={"ds__param_dtype": "bf16"},
+            calls=2,
+            spoiled="model.norm.weight",
+        ),
         Case(name="entropy", rule="pcr", arguments=entropy, entropy=0.02),
         Case(name="two_forward", rule="two_forward"),
         Case(name="lora", rule="pcr", model="lora", batch="lora"),

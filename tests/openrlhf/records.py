@@ -36,6 +36,7 @@ class Record:
         kinds: of the trainer and of DeepSpeed's optimizer.
         average: state of the moving averages before the step, where it is recorded.
         statuses: what every call of `ppo_train` returned.
+        averages: states of the moving averages after every call, with a rule.
         steps: what is left of every optimizer step.
         ended: of the run: the next random number, and DeepSpeed's counters.
     """
@@ -48,6 +49,7 @@ class Record:
     kinds: list[str] = field(default_factory=list)
     average: dict[str, Any] = field(default_factory=dict)
     statuses: list[dict[str, float]] = field(default_factory=list)
+    averages: list[dict[str, Any]] = field(default_factory=list)
     steps: list[StepLeft] = field(default_factory=list)
     ended: tuple[float, ...] = ()
 

@@ -82,7 +82,7 @@ def run(stage: int, inputs: Inputs, folder: Path) -> dict[str, Record]:
         average = _average(actor)
         at_start = average.state_dict() if average else {}
         if name == "anew":
-            average.load_state_dict({"sums": {}, "weights": {}})
+            average.load_state_dict({"version": 1, "members": {}, "sums": {}})
         records[f"resumed{stage}-{name}"] = _record(actor, inputs, at_start)
         actor.actor.model.destroy()
     return records

@@ -70,7 +70,13 @@ def run_case(case: Case, inputs: Inputs) -> Record:
     _note(trainer, seen, steps)
     before = parameters(trainer.actor)
     trainer.replay_buffer.append(experience(inputs.batches[case.batch], rows))
-    statuses = [trainer.ppo_train(case.beta) for _ in range(case.calls)]
+    statuses, averages = [], []
+    for left in reversed(range(case.calls)):
+        if case.spoiled and not left:
+            _spoil(trainer.actor, case.spoiled)
+        statuses.append(trainer.ppo_train(case.beta))
+        if rule is not None:
+            averages.append(trainer.two_gradients.update.average.state_dict())
     engine = trainer.actor.model
     record = Record(
         before,
@@ -80,11 +86,16 @@ def run_case(case: Case, inputs: Inputs) -> Record:
         rate,
         kinds=[type(trainer).__name__, type(engine.optimizer).__name__],
         statuses=statuses,
+        averages=averages,
         steps=steps,
         ended=(float(torch.rand(())), engine.micro_steps, engine.global_steps),
     )
     engine.destroy()
     return record
+
+
+def _spoil(actor: Any, name: str) -> None:
+    dict(actor.model.module.named_parameters())[name].register_hook(lambda grad: grad * torch.inf)
 
 
 def rows_of_rank(rows: int) -> list[int]:

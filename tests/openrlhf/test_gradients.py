@@ -141,3 +141,12 @@ def test_bf16_sum_is_the_stock_update_within_its_rounding(runs: Runs, stage: int
     stock, own = (runs.of(f"bf16_{stage}-{rule}")[0].gradient() for rule in ("stock", "sum"))
     assert norm(difference(own, stock)) < 2e-2 * norm(stock)
     assert runs.of(f"bf16_{stage}-pcr")[0].status["pcr/conflict_rate"] > 0
+
+
+def test_a_step_that_deepspeed_leaves_out_is_not_averaged(runs: Runs) -> None:
+    """An infinite gradient outside the scope, on ZeRO-2 in bf16."""
+    record = runs.of("bf16_skipped")[0]
+    made, left_out = record.steps
+    assert made.weights == left_out.weights
+    assert record.averages[0]["sums"]
+    assert record.averages[1] == record.averages[0]

@@ -17,7 +17,7 @@ def of(runs: Runs, stage: int, name: str) -> Record:
 def test_a_resumed_run_makes_the_step_that_would_have_come(runs: Runs, stage: int) -> None:
     whole, again = of(runs, stage, "whole"), of(runs, stage, "again")
     assert again.average == whole.average
-    assert again.average["weights"]
+    assert again.average["sums"]
     assert all(again.before[name].equal(whole.before[name]) for name in whole.before)
     assert all(again.after[name].equal(whole.after[name]) for name in whole.after)
     assert metrics(again) == metrics(whole)
@@ -36,7 +36,7 @@ def test_a_rule_is_switched_on_in_the_middle_of_a_stock_run(runs: Runs, stage: i
     stock, on = of(runs, stage, "stock"), of(runs, stage, "on")
     assert stock.kinds == ["ActorPPOTrainer"]
     assert on.kinds == ["TwoGradientTrainer"]
-    assert not on.average["weights"]
+    assert not on.average["sums"]
     assert all(on.before[name].equal(stock.before[name]) for name in stock.before)
     assert on.status["pcr/active"] == 1
 

@@ -49,12 +49,18 @@ def test_values_are_what_yaml_would_make_of_them() -> None:
     found = rule(
         *("--actor.update_rule", "soft", "--actor.pcr.alpha", "0.25"),
         *("--actor.pcr.gate", "false", "--actor.pcr.preset", "robust"),
-        *("--actor.pcr.variance.ema", "0.5", "--actor.pcr.stability_floor", "null"),
+        *("--actor.pcr.variance.ema", "0.5", "--actor.pcr.stability_floor", "false"),
         *("--actor.pcr.variance.estimator", "split_half", "--actor.pcr.observe_every", "3"),
+        *("--actor.pcr.variance.scale", "null", "--actor.pcr.variance.probes", "null"),
     )
     variance = VarianceSettings(estimator="split_half", ema=0.5)
     settings = PCRSettings(
-        alpha=0.25, gate=False, preset="robust", variance=variance, observe_every=3
+        alpha=0.25,
+        gate=False,
+        preset="robust",
+        stability_floor=False,
+        variance=variance,
+        observe_every=3,
     )
     assert found == resolve("soft", settings)
 
