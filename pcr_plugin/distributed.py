@@ -30,37 +30,6 @@ def sum_over(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
     return values
 
 
-def broadcast_from_first(
-    compute: Callable[[], Tensor], received: Tensor, group: dist.ProcessGroup | None
-) -> Tensor:
-    """Let the first rank of a group compute a small table and give it to the others.
-
-    For what may differ between machines, as the result of a solver does. Every rank of the group
-    must call it.
-
-    Args:
-        compute: called on the first rank alone.
-        received: contiguous, of the result's shape and type, on a device that the group
-            communicates from; overwritten.
-        group: the ranks that need the same bits; `None` when there is one process.
-
-    Returns:
-        The table, in `received`.
-
-    Raises:
-        RuntimeError: on the other ranks, where the first has raised what `compute` did.
-    """
-    if group is None or dist.get_world_size(group) == 1:
-        return received.copy_(compute())
-    error = _attempt(lambda: received.copy_(compute())) if is_first_of(group) else None
-    failed = received.new_tensor([error is not None])
-    message = torch.cat([received.flatten(), failed])
-    dist.broadcast(message, src=dist.get_global_rank(group, 0), group=group)
-    if message[-1]:
-        raise error or RuntimeError("The first rank has failed; its own error says why.")
-    return received.copy_(message[:-1].view_as(received))
-
-
 def from_first_rank(compute: Callable[[], Result], group: dist.ProcessGroup) -> Result:
     """Call a function on the first rank of a group and give its result to all.
 

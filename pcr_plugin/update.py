@@ -64,8 +64,8 @@ class TwoGradientUpdate:
         sum_over_ranks: sums a (C, k) table over all ranks of the model.
         device_module: `torch.cuda` or what stands for it, for the random state.
         loss_scale: what the host multiplies both losses by in this step (fp16).
-        from_first_rank: from a function and a table to fill: calls the function on the first of
-            the ranks that `sum_over_ranks` spans, and gives all of them its result.
+        from_first_rank: calls a function on the first of the ranks that `sum_over_ranks` spans,
+            and gives all of them its result.
         gather: the lists of all these ranks, one after the other.
         block_of_cell: the block of every cell, where the blocks have been taken apart into cells
             with units of their own; `gradients` and `estimator` then know the cells as blocks.
@@ -84,12 +84,13 @@ class TwoGradientUpdate:
         device_module: Any,
         *,
         loss_scale: Callable[[], float] = lambda: 1.0,
-        from_first_rank: Callable[[Callable[[], Tensor], Tensor], Tensor],
+        from_first_rank: Callable[[Callable[[], Tensor]], Tensor],
         gather: Callable[[list[str]], list[str]],
         block_of_cell: Sequence[int] | None = None,
     ) -> None:
         self.rule = rule
-        self.average = VarianceAverage(rule.ema)
+        members = {block.name: block.members for block in blocks}
+        self.average = VarianceAverage(rule.ema, members)
         self._names = [block.name for block in blocks]
         self._labels = _unique_labels(blocks)
         self._block_of_cell = list(range(len(blocks)) if block_of_cell is None else block_of_cell)
@@ -147,7 +148,7 @@ class TwoGradientUpdate:
         pair = passes(beta)
 
         # What the passes have queued on the device is not ours to be counted.
-        getattr(self._device_module, "synchronize", lambda: None)()
+        self._wait_for_device()
         start = time.perf_counter()
         statistics = self._statistics(pair)
         decision = self._decide(statistics, beta)
@@ -158,8 +159,13 @@ class TwoGradientUpdate:
         if pair.added is not None:
             self._gradients.add(pair.added, [1.0] * len(pair.added))
         metrics = self._metrics(statistics, decision)
+        # The combination is only queued; the host itself waits a little later, for the norm.
+        self._wait_for_device()
         metrics[PREFIX + "seconds"] = time.perf_counter() - start + self._estimator.seconds
         return metrics
+
+    def _wait_for_device(self) -> None:
+        getattr(self._device_module, "synchronize", lambda: None)()
 
     def _statistics(self, pair: GradientPair) -> Statistics:
         held = [self._gradients.read(), pair.stability]
@@ -221,8 +227,7 @@ class TwoGradientUpdate:
 
     def _weigh(self, weighting: Callable[[Tensor], Tensor], gramians: Tensor) -> Tensor:
         """Weights from the first rank alone: a solver need not give the same bits everywhere."""
-        received = torch.empty_like(gramians[:, 0])
-        return self._from_first_rank(lambda: weighting(gramians), received).cpu()
+        return self._from_first_rank(lambda: weighting(gramians))
 
     def _metrics(self, statistics: Statistics, decision: BlockWeights) -> dict[str, float]:
         gramian, variances, cross = statistics

@@ -1,5 +1,6 @@
 """From parameter names to blocks."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ class Block:
 
     name: str
     parameters: tuple[str, ...]
+
+    @property
+    def members(self) -> str:
+        """A digest of the parameters' names: the name of the block does not tell which it has."""
+        names = sorted(map(plain_name, self.parameters))
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:

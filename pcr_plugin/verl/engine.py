@@ -18,7 +18,6 @@ from pcr_plugin.config import UpdateRule
 from pcr_plugin.distributed import (
     all_or_none,
     all_ranks,
-    broadcast_from_first,
     from_first_rank,
     gather_lists,
     ranks_of,
@@ -36,7 +35,7 @@ from pcr_plugin.verl.outputs import Output, with_metrics
 from pcr_plugin.verl.passes import Step, two_forward
 from pcr_plugin.verl.refusals import check_engine, check_model
 from pcr_plugin.verl.releases import check_releases
-from pcr_plugin.verl.units import Sizes, halves, sizes, sizes_of_rows
+from pcr_plugin.verl.units import Sizes, halves, normalising_tokens, sizes, sizes_of_rows
 
 
 class TwoGradientEngine(ABC):
@@ -62,6 +61,7 @@ class TwoGradientEngine(ABC):
         self._loss_agg_mode = "token-mean"
         self._half_shares = (0.5, 0.5)
         self._all_tokens: float | None = None
+        self._is_empty = True
 
     @abstractmethod
     def layout(self) -> Layout:
@@ -129,9 +129,7 @@ class TwoGradientEngine(ABC):
             lambda table: sum_over(table.to(self._device), self._group),
             self.generators(),
             loss_scale=self.loss_scale,
-            from_first_rank=lambda compute, received: broadcast_from_first(
-                compute, received.to(self._device), self._group
-            ),
+            from_first_rank=lambda compute: from_first_rank(compute, self._group),
             gather=lambda texts: gather_lists(texts, self._group),
             block_of_cell=parts.block_of,
         )
@@ -148,18 +146,26 @@ class TwoGradientEngine(ABC):
 
         Returns:
             The stock output with the metrics `pcr/*` added.
+
+        Raises:
+            RuntimeError: the parameters still have the gradient of an earlier call.
         """
         stock = super().forward_backward_batch  # type: ignore[misc]
         if forward_only:
             output: Output = stock(data, loss_function, forward_only=True)
             return output
+        self._claim_gradients()
         split = SplitLoss(loss_function, self.on_loss)
         self._loss_agg_mode = split.config.loss_agg_mode
         self._steps += 1
         if self._rule.observes:
             return self._observe(data, loss_function, split)
-        output, metrics = self._two_gradients(data, split)
-        return with_metrics(output, metrics)
+        return with_metrics(*self._two_gradients(data, split))
+
+    def optimizer_zero_grad(self) -> None:
+        """The stock one; the next passes then find nothing."""
+        super().optimizer_zero_grad()  # type: ignore[misc]
+        self._is_empty = True
 
     def optimizer_step(self) -> float:
         """The stock step; a skipped one leaves the moving averages as they were."""
@@ -204,6 +210,14 @@ class TwoGradientEngine(ABC):
         """
         checkpoint.check_ranks(folder, ranks_of(self._group))
 
+    def _claim_gradients(self) -> None:
+        if not self._is_empty:
+            raise RuntimeError(
+                "update_rule combines the gradients of one forward_backward per optimizer step; a "
+                "second one (veRL's Tinker worker) would add to what is combined already."
+            )
+        self._is_empty = False
+
     def _two_gradients(self, data: Any, split: SplitLoss) -> tuple[Output, dict[str, float]]:
         step = self.passes_of(data, self._parts(data), split)
         with self._extras.forgotten_on_error():
@@ -241,7 +255,7 @@ class TwoGradientEngine(ABC):
         if (self._steps - 1) % self._rule.settings.observe_every == 0:
             with self._extras.unseen():
                 _, metrics = self._update.observing(lambda: self._two_gradients(data, split))
-            self.optimizer_zero_grad()  # type: ignore[attr-defined]
+            super().optimizer_zero_grad()  # type: ignore[misc]
         return with_metrics(self.stock_pass(data, loss_function), metrics)
 
     def _parts(self, data: Any) -> list[Any]:
@@ -250,13 +264,14 @@ class TwoGradientEngine(ABC):
         if not isinstance(self._estimator, SplitHalfEstimator):
             return [data]
         parts = halves(data)
-        counts = torch.tensor([*map(sizes, parts)], dtype=torch.float64, device=self._device)
+        own = [(*sizes(part), normalising_tokens(part)) for part in parts]
+        counts = torch.tensor(own, dtype=torch.float64, device=self._device)
         # With Ulysses the ranks of a sequence group have the same sequences: veRL counts them once.
         group = self.get_data_parallel_group()  # type: ignore[attr-defined]
-        first, second = (Sizes(*row) for row in sum_over(counts, group).tolist())
+        totals = sum_over(counts, group).tolist()
         # Each half is normalised by the whole, so that the two gradients add up to it.
-        self._all_tokens = first.tokens + second.tokens
-        weights = [half.of(self._loss_agg_mode) for half in (first, second)]
+        self._all_tokens = sum(divided_by for _, _, divided_by in totals)
+        weights = [Sizes(*counted).of(self._loss_agg_mode) for *counted, _ in totals]
         total = max(sum(weights), 1.0)
         self._half_shares = (weights[0] / total, weights[1] / total)
         return list(parts)

@@ -36,10 +36,13 @@ class Fsdp2Gradients(InScope):
 
     @property
     def device(self) -> torch.device:
-        """Where the gradients are: with a CPU offload policy on the CPU."""
-        return next(
-            (g.device for p in self._scope if (g := p.grad) is not None), torch.device("cpu")
-        )
+        """Where the gradients are: with a CPU offload policy on the CPU.
+
+        That is where autograd leaves them, beside their parameters. There need not be any: where
+        no micro-batch has an advantage nothing runs backward for p.
+        """
+        shards = (local_shard(p.detach()) for p in (*self._scope, *self._rest))
+        return next((s.device for s in shards if s is not None), torch.device("cpu"))
 
     def watch(self, seen: Seen) -> None:
         """Report the gradients of the unsharded parameters."""

@@ -56,7 +56,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
         configs, ranks = (self.engine_config, self.model_config), ranks_of(self._group)
         against = reason_against(*configs, self.module, self._rule, ranks)
         self._shares_forward = not against
-        self._combines = self._rule.settings.combine_signals and self._estimator.is_linear
+        self._combines = self._rule.settings.combine_signals
         if is_first_of(self._group):
             # Not less: at veRL's usual level nobody would see it.
             logger.warning("pcr-plugin: %s", self._describe_passes(against))

@@ -14,8 +14,9 @@ def advantage_first(data: Any) -> Any:
     """The same rows of a rank's mini-batch, those with an advantage first.
 
     veRL cuts micro-batches of a fixed number of rows in the order of the rows. Losses are
-    normalised by the whole mini-batch, so their sum does not depend on the cut, unless a policy
-    loss itself looks at a micro-batch as a whole (`clip_cov`, `kl_cov`).
+    normalised by the whole mini-batch, so their sum does not depend on the cut, unless the policy
+    loss itself looks at a micro-batch as a whole (`clip_cov`, `kl_cov`, and `bypass_mode` where it
+    normalises its weights). An aggregation that does is refused (`refusals_losses`).
 
     Args:
         data: TensorDict as `forward_backward_batch` gets it, with jagged or padded `advantages`

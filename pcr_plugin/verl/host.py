@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 # docs/compatibility.md says how.
 SERIES = "0.9"
 TRIED = ("0.9.0", "0.9.1")
+# Of Megatron-core, whose gradient buffers and hooks the Megatron engine's update is built on.
+TRIED_MEGATRON_CORE = ("0.16.1",)
 
 # module -> names
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -88,6 +90,21 @@ def check_version() -> None:
     notice = not_tried()
     if notice:
         logger.warning("pcr-plugin: %s", notice)
+
+
+def check_megatron_core() -> None:
+    """Say so where the installed Megatron-core has not been tried."""
+    try:
+        found = version("megatron-core")
+    except PackageNotFoundError:
+        found = "unknown"
+    if found not in TRIED_MEGATRON_CORE:
+        logger.warning(
+            "pcr-plugin: Megatron-core %s has not been tried (tried: %s); compare the first steps "
+            "of update_rule=sum with those of update_rule=null",
+            found,
+            ", ".join(TRIED_MEGATRON_CORE),
+        )
 
 
 def unsupported(what: str, error: Exception) -> Unsupported:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from pcr_plugin.distributed import gather_lists, group_of_all
-from pcr_plugin.verl import checkpoint
+from pcr_plugin.verl import checkpoint, host
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_experts import merged_units
 from pcr_plugin.verl.megatron_extras import MegatronExtras
+from pcr_plugin.verl.megatron_fusion import forgo_fusion
 from pcr_plugin.verl.megatron_gradients import MegatronGradients
 from pcr_plugin.verl.megatron_linear_layers import megatron_linear_layers, sequence_ranks
 from pcr_plugin.verl.megatron_random import Generators
@@ -33,12 +34,18 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
     model_config: Any
     checkpoint_mananager: Any
 
+    def _build_tf_config(self) -> None:
+        """veRL's own, of overrides without what its bridge would switch on by itself."""
+        forgo_fusion(self.engine_config, self._rule)
+        super()._build_tf_config()  # type: ignore[misc]
+
     def layout(self) -> Layout:
         """Parts of a layer are on tensor-parallel ranks and layers on pipeline stages; the group
         is all of them and their replicas.
         """
         from megatron.core import parallel_state as mpu
 
+        host.check_megatron_core()
         check_transformer(self.tf_config, self._rule)
         check_buffers(self.module)
         group = group_of_all()

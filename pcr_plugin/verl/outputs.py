@@ -72,7 +72,7 @@ def with_kl(surrogate: dict[str, Any], kl: dict[str, Any], beta: float) -> dict[
 
 
 def as_metrics(values: dict[str, float]) -> dict[str, Any]:
-    """Numbers that are equal on every rank, in the form that veRL averages over steps.
+    """Numbers in the form that veRL averages over ranks and steps.
 
     A plain float is not accepted by veRL's aggregation, and a list is reduced by what its name
     contains ("min", "max").

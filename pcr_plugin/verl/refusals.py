@@ -1,18 +1,17 @@
 """Actor configurations that PCR cannot be right for; each error names the remedy."""
 
-import logging
 from typing import Any
 
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
-from pcr_plugin.verl.refusals_megatron import check_megatron, may_hold_experts
+from pcr_plugin.verl.refusals_losses import check_losses
+from pcr_plugin.verl.refusals_megatron import (
+    check_megatron,
+    may_hold_experts,
+    micro_batches_at_a_time,
+)
 from pcr_plugin.verl.sharing import check_engine_shares, check_model_shares
 
-logger = logging.getLogger(__name__)
-
-# Straight-through k2: the value of the estimator, the gradient of the KL.
-GOOD_KL = ("k1+", "abs+", "k2", "mse", "k2+", "mse+", "k3+", "low_var_kl+")
-BIASED_KL = ("low_var_kl", "k3")
 _ACTOR = "actor_rollout_ref.actor"
 
 
@@ -27,9 +26,7 @@ def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     Raises:
         ValueError: names key, value and remedy.
     """
-    _check_kl(actor, recipe)
-    if recipe.get("distillation"):
-        reject("distillation.enabled", True, "its loss has no separate KL term; switch it off")
+    check_losses(actor, rule, recipe)
     for key in ("use_fused_kernels", "use_prefix_grouper"):
         if getattr(actor, key, False):
             reject(f"{_ACTOR}.{key}", True, "not shown to be right; set it to false")
@@ -43,39 +40,6 @@ def check_actor(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
     # Hydra delivers this block as a dictionary, code as a dataclass; both have `get`.
     if (actor.qat or {}).get("enable", False):
         reject(f"{_ACTOR}.qat.enable", True, "quantisation-aware training is not supported")
-
-
-def _check_kl(actor: Any, recipe: dict[str, Any]) -> None:
-    if not actor.use_kl_loss:
-        reject(
-            f"{_ACTOR}.use_kl_loss",
-            actor.use_kl_loss,
-            "the stability gradient is the gradient of the KL loss; set it to True",
-        )
-    if recipe.get("use_kl_in_reward"):
-        reject(
-            "algorithm.use_kl_in_reward",
-            True,
-            "the KL would count in both gradients; set it to False and keep use_kl_loss",
-        )
-    beta = actor.kl_loss_coef
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 <= beta < float("inf"):
-        reject(f"{_ACTOR}.kl_loss_coef", beta, "a number of at least 0")
-    kind = actor.kl_loss_type
-    if kind in BIASED_KL:
-        logger.warning(
-            "%s.kl_loss_type=%s: its gradient is not the gradient of the KL; k3+ has the same "
-            "value and the right gradient.",
-            _ACTOR,
-            kind,
-        )
-    elif kind not in GOOD_KL:
-        reject(
-            f"{_ACTOR}.kl_loss_type",
-            kind,
-            f"one of {', '.join((*GOOD_KL, *BIASED_KL))} (k3+ if in doubt); the gradient of "
-            "kl, k1 and abs is not that of a KL",
-        )
 
 
 def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> None:
@@ -111,6 +75,25 @@ def check_engine(engine: Any, rule: UpdateRule, ranks: int | None = None) -> Non
             parallel,
             "a rank then sees a slice of the tokens of each micro-batch, which is no unit of "
             "pcr.variance.estimator=micro_batch; use sequence or split_half, or set it to 1",
+        )
+
+
+def check_ranks(engine: Any, ranks: int) -> None:
+    """Refuse ranks that do not make whole replicas of the actor.
+
+    Args:
+        engine: veRL's engine configuration of a covered backend.
+        ranks: all ranks of the actor.
+
+    Raises:
+        ValueError: names keys, value and remedy.
+    """
+    needed = ranks_of_a_replica(engine)
+    if ranks % needed:
+        reject(
+            "trainer.n_gpus_per_node x trainer.nnodes",
+            ranks,
+            f"one replica of the actor takes {needed} ranks; use a multiple of it",
         )
 
 
@@ -246,4 +229,27 @@ def _check_halves(actor: Any, rows: int, size: int | None) -> None:
             size,
             f"split_half needs two micro-batches per rank, which has {rows} sequences; use at "
             f"most {rows // 2}",
+        )
+    at_a_time = 1
+    if _backend(actor.engine) == "megatron":
+        at_a_time = micro_batches_at_a_time(actor.engine)
+    if at_a_time > 1:
+        _check_schedule(actor, rows, size, at_a_time)
+
+
+def _check_schedule(actor: Any, rows: int, size: int | None, at_a_time: int) -> None:
+    """Refuse halves that Megatron-core's schedule for virtual stages does not take."""
+    why = (
+        "with virtual stages each half of split_half needs a multiple of "
+        f"{at_a_time} micro-batches per rank, which has {rows} sequences"
+    )
+    if size is None:
+        if rows < 2 * at_a_time:
+            least = f"use at least {2 * at_a_time} sequences per rank"
+            reject(f"{_ACTOR}.ppo_mini_batch_size", actor.ppo_mini_batch_size, f"{why}; {least}")
+    elif rows // size % (2 * at_a_time):
+        reject(
+            f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
+            size,
+            f"{why}; use a size that makes a multiple of {2 * at_a_time} micro-batches of them",
         )

@@ -42,6 +42,21 @@ def check_megatron(engine: Any, rule: UpdateRule) -> None:
     _check_buffer_fields((engine.override_ddp_config or {}).get)
 
 
+def micro_batches_at_a_time(engine: Any) -> int:
+    """What a pass's number of micro-batches has to be a multiple of: with virtual stages their
+    schedule takes them in groups.
+
+    Args:
+        engine: veRL's McoreEngineConfig.
+    """
+    if (engine.virtual_pipeline_model_parallel_size or 1) == 1:
+        return 1
+    overrides = engine.override_transformer_config or {}
+    own = overrides.get("microbatch_group_size_per_vp_stage")
+    # Megatron-core's own default.
+    return int(own or engine.pipeline_model_parallel_size)
+
+
 def may_hold_experts(rule: UpdateRule) -> bool:
     """Whether the scope holds the experts of a model that has some; of names only a worker knows.
 
@@ -54,7 +69,7 @@ def may_hold_experts(rule: UpdateRule) -> bool:
 def _check_slices(tensor: int, experts: int, of_experts: int | None, rule: UpdateRule) -> None:
     """Refuse experts whose ranks share the tokens of a micro-batch, where they are units."""
     together = experts * (of_experts or tensor)
-    if experts > 1 and together % tensor and _watches_micro_batches(rule):
+    if experts > 1 and together % tensor and watches_micro_batches(rule):
         reject(
             f"{_MEGATRON}.expert_model_parallel_size",
             experts,
@@ -74,11 +89,11 @@ def _check_fields(value_of: Callable[[str], Any], rule: UpdateRule) -> None:
     prefix = f"{_MEGATRON}.override_transformer_config"
     if value_of("calculate_per_token_loss"):
         reject(f"{prefix}.calculate_per_token_loss", True, "not shown to be right; set it to False")
-    if value_of("gradient_accumulation_fusion") and _watches_micro_batches(rule):
+    if value_of("gradient_accumulation_fusion") and watches_micro_batches(rule):
         reject(
             f"{prefix}.gradient_accumulation_fusion",
             True,
-            "weight gradients then never pass a hook; set it to False, or use "
+            "weight gradients then never pass a hook; leave it out, or use "
             "pcr.variance.estimator=sequence or split_half",
         )
     captured = "a captured pass keeps what changes between ours: its hooks, and its coefficients"
@@ -195,7 +210,7 @@ def check_watched(
     )
     # All stages raise, or the others would wait for those that did.
     partial = gather_lists(here, group_of_all())
-    if partial and _watches_micro_batches(rule):
+    if partial and watches_micro_batches(rule):
         reject(
             "pcr.scope",
             rule.settings.scope,
@@ -205,7 +220,7 @@ def check_watched(
 
 
 def _check_units(key: str, ranks: int, rule: UpdateRule) -> None:
-    if ranks > 1 and _watches_micro_batches(rule):
+    if ranks > 1 and watches_micro_batches(rule):
         reject(
             key,
             ranks,
@@ -214,5 +229,6 @@ def _check_units(key: str, ranks: int, rule: UpdateRule) -> None:
         )
 
 
-def _watches_micro_batches(rule: UpdateRule) -> bool:
+def watches_micro_batches(rule: UpdateRule) -> bool:
+    """Whether hooks see a weight's gradient once a micro-batch."""
     return rule.settings.variance.estimator == "micro_batch"

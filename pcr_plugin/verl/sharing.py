@@ -21,8 +21,15 @@ _MODEL = {
 }
 
 # What asks for one forward pass, and what does without.
-_PASSES, _GROUP = ("pcr.passes", "shared_forward"), ("pcr.zero_advantage", "group")
-_INSTEAD = {_PASSES: "pcr.passes=auto or two_forward", _GROUP: "pcr.zero_advantage=skip"}
+_Key = tuple[str, str | bool]
+_PASSES: _Key = ("pcr.passes", "shared_forward")
+_GROUP: _Key = ("pcr.zero_advantage", "group")
+_COMBINE: _Key = ("pcr.combine_signals", True)
+_INSTEAD = {
+    _PASSES: "pcr.passes=auto or two_forward",
+    _GROUP: "pcr.zero_advantage=skip",
+    _COMBINE: "pcr.combine_signals=false",
+}
 
 # A parameter of one expert, where experts are not in one tensor.
 _ONE = re.compile(r"(^|\.)experts\.\d+\.")
@@ -131,9 +138,11 @@ def _refuse(found: str, rule: UpdateRule) -> None:
         reject(*asking, f"it needs one forward pass, but {found}; use {_INSTEAD[asking]}")
 
 
-def _asking(rule: UpdateRule) -> tuple[str, str] | None:
+def _asking(rule: UpdateRule) -> _Key | None:
     """Key and value that cannot be had without one forward pass, if there is one."""
     settings = rule.settings
     if settings.passes == "shared_forward":
         return _PASSES
-    return _GROUP if settings.zero_advantage == "group" else None
+    if settings.zero_advantage == "group":
+        return _GROUP
+    return _COMBINE if settings.combine_signals else None

@@ -35,7 +35,7 @@ def sizes(data: Any) -> Sizes:
     """Count a batch.
 
     Args:
-        data: TensorDict with `loss_mask`, padded or jagged, (sequences, tokens).
+        data: TensorDict with `response_mask`, padded or jagged, (sequences, tokens).
 
     Returns:
         This rank's counts.
@@ -47,13 +47,31 @@ def sizes(data: Any) -> Sizes:
 def tokens_of_rows(data: Any) -> Tensor:
     """Tokens that the loss counts in every row.
 
+    What rollout correction rejects it takes out of `response_mask` alone, which both losses are
+    computed with; veRL's `loss_mask` keeps it.
+
     Args:
-        data: TensorDict with `loss_mask`, padded or jagged, (rows, tokens).
+        data: TensorDict with `response_mask`, padded or jagged, (rows, tokens).
 
     Returns:
         (rows,) in float64.
     """
-    mask: Tensor = data["loss_mask"]
+    return _sums(data["response_mask"])
+
+
+def normalising_tokens(data: Any) -> float:
+    """Tokens by which veRL divides in token-mean: also those that no loss counts any more.
+
+    Args:
+        data: TensorDict with `loss_mask`, padded or jagged, (rows, tokens).
+
+    Returns:
+        This rank's part of `batch_num_tokens`.
+    """
+    return float(_sums(data["loss_mask"]).sum())
+
+
+def _sums(mask: Tensor) -> Tensor:
     if mask.is_nested:
         mask = torch.nested.to_padded_tensor(mask, 0)
     return mask.sum(dim=-1, dtype=torch.float64)
@@ -63,7 +81,7 @@ def sizes_of_rows(data: Any, loss_agg_mode: str) -> Tensor:
     """What every row weighs in the aggregation: its tokens, or 1 if it has any.
 
     Args:
-        data: TensorDict with `loss_mask`.
+        data: TensorDict with `response_mask`.
         loss_agg_mode: veRL's `loss_agg_mode`.
 
     Returns:

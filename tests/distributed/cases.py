@@ -104,7 +104,7 @@ ACCUMULATION = tuple(
 )
 _DYNAMIC = Recipe(name="dynamic", micro_batches=None, token_budget=25)
 _PACKED = Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE)
-_MASKED = Recipe(name="masked", batches=("masked",))
+_MASKED = Recipe(name="masked", batches=("rejected",))
 # Most answers are as good as the others to their prompt.
 FEW = Recipe(name="few", batches=("few_advantages",), learning_rate=1e-2)
 _ALONE = Recipe(name="alone", micro_batches=(12,))
@@ -166,7 +166,7 @@ AGAINST_ORACLE = [
     *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
     *_cases(_MASKED, STOCK, "paper", "paper_halves"),
     *_cases(
-        Recipe(name="masked_sequence", batches=("masked",), objective=_PER_SEQUENCE),
+        Recipe(name="masked_sequence", batches=("rejected",), objective=_PER_SEQUENCE),
         *(STOCK, "paper"),
     ),
     *_cases(Recipe(name="narrow", model="narrow", batches=("narrow",)), *_MAIN, *_HALF, ranks=(3,)),

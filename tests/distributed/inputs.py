@@ -13,7 +13,7 @@ from tests.support.damaged import (
     without_advantages,
     without_some_advantages,
 )
-from tests.support.mini_batches import masked, mini_batch
+from tests.support.mini_batches import masked, mini_batch, rejected
 from tests.support.tiny_model import MODELS, perturbed, random_weights, save_checkpoint
 from tests.support.trajectory import Trajectory
 
@@ -84,6 +84,8 @@ class Inputs:
             batches[name] = mini_batch(MODELS[model], weights[model], reference, **arguments)
         # Rows 4 and 5 are a whole micro-batch in every layout with two rows each.
         batches["masked"] = masked(batches["mixed"], rows=(4, 5))
+        # So are rows 6 and 7, of which veRL still counts the tokens in a mean, as those of row 1.
+        batches["rejected"] = rejected(batches["masked"], rows=(1, 6, 7))
         # The last row belongs to the last rank alone. Its loss is not finite: that of the
         # surrogate, and that of the KL.
         batches["poisoned"] = with_advantage(batches["mixed"], row=11, advantage=torch.nan)

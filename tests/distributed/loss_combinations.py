@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
+from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL
 from tests.support.policy_losses import AGGREGATIONS, loss_modes
 
 KL_TYPES = (*GOOD_KL, *BIASED_KL)

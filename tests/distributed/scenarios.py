@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
+from verl.workers.utils.losses import ppo_loss
 
 from tests.distributed.cases import PLAIN, Case, fitting
 from tests.distributed.degenerate_cases import DEGENERATE
@@ -21,7 +22,7 @@ from tests.distributed.recipe import Recipe
 from tests.distributed.recomputed import CHECKPOINTED
 from tests.distributed.recomputing import RECOMPUTING
 from tests.distributed.records import CaseRecord, StepRecord
-from tests.distributed.running import LOSS_SCALE, build, failed_step, run_step
+from tests.distributed.running import LOSS_SCALE, build, failed_step, mini_batch, run_step
 
 _INFINITE = Recipe(name="infinite", batches=("mixed", "second", "mixed"), learning_rate=1e-2)
 _SKIPPING = {s: Recipe(name="skipping", strategy=s) for s in ("fsdp", "fsdp2")}
@@ -155,6 +156,23 @@ def first_fails(inputs: Inputs, folder: Path) -> CaseRecord:
     return record
 
 
+def two_in_a_row(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
+    """Two batches before a step, each by itself, as veRL's Tinker worker asks an engine for it."""
+    record = CaseRecord()
+    actor, engine = build(Case(recipe=_WEIGHED, variant=variant), inputs)
+    loss = partial(ppo_loss, config=actor)
+    with engine.train_mode(zero_grad_on_exit=False):
+        engine.forward_backward_batch(mini_batch(_WEIGHED, inputs, 0), loss)
+    try:
+        with engine.train_mode(zero_grad_on_exit=False):
+            engine.forward_backward_batch(mini_batch(_WEIGHED, inputs, 0), loss)
+    except RuntimeError as error:
+        record.error = f"{type(error).__name__}: {error}"
+    # The error has emptied the gradients, so that a step is as if nothing had been.
+    record.steps.append(run_step(_WEIGHED, inputs, actor, engine, 0))
+    return record
+
+
 def _no_weights(gramians: Tensor) -> Tensor:
     raise AssertionError("only the first rank computes")
 
@@ -208,6 +226,7 @@ SCENARIOS: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]
     "different_parameters": (different_parameters, (2,)),
     "first_weighs": (first_weighs, (2,)),
     "first_fails": (first_fails, (2,)),
+    **{f"two_in_a_row-{v}": (partial(two_in_a_row, v), (1,)) for v in ("paper", "observe")},
     "losses_fsdp": (partial(losses, "fsdp"), (2,)),
     "losses_fsdp2": (partial(losses, "fsdp2"), (2,)),
     **DEGENERATE,

@@ -93,6 +93,14 @@ def test_a_fully_masked_micro_batch_and_a_gap(inputs: Inputs) -> None:
     assert any(0 < row.tokens < len(row.response) for row in inputs.batches["masked"])
 
 
+def test_rejected_rows_are_out_of_the_losses_and_in_their_mean(inputs: Inputs) -> None:
+    """A whole micro-batch of them, and one in a micro-batch with another row."""
+    batch = inputs.batches["rejected"]
+    rejected = [i for i, row in enumerate(batch) if row.tokens < row.normalising.sum()]
+    assert rejected == [1, 6, 7]
+    assert [i for i, row in enumerate(batch) if not row.tokens] == [1, 4, 5, 6, 7]
+
+
 def test_tokens_on_both_sides_of_every_clip_and_none_at_a_kink(inputs: Inputs) -> None:
     """The surrogate's gradient jumps at the clip; there float32 and float64 could disagree."""
     exact = {name: w.double() for name, w in inputs.weights["wide"].items()}

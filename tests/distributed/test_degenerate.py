@@ -9,7 +9,7 @@ from tests.distributed.degenerate_cases import (
     BROKEN,
     BROKEN_VARIANTS,
     STRATEGIES,
-    ZERO_VARIANTS,
+    ZEROS,
     broken,
     no_gradient,
     no_plasticity,
@@ -23,7 +23,7 @@ from tests.support.tiny_model import WIDE
 # Float32, as in `test_stock_updates`.
 ROUNDING = 1e-6
 every_layout = pytest.mark.parametrize("strategy", STRATEGIES)
-every_zero = pytest.mark.parametrize("variant", ZERO_VARIANTS)
+every_zero = pytest.mark.parametrize(("strategy", "variant"), ZEROS)
 every_break = pytest.mark.parametrize("variant", BROKEN_VARIANTS)
 every_batch = pytest.mark.parametrize("batch", BROKEN)
 
@@ -38,7 +38,6 @@ def assert_harmless(step: StepRecord) -> None:
     assert "pcr/alpha" not in step.metrics
 
 
-@every_layout
 @every_zero
 def test_without_plasticity_the_update_is_beta_s(strategy: str, variant: str, runs: Runs) -> None:
     recipe = no_plasticity(strategy).name
@@ -51,7 +50,6 @@ def test_without_plasticity_the_update_is_beta_s(strategy: str, variant: str, ru
     assert norm(difference(mine, theirs)) < ROUNDING * norm(theirs)
 
 
-@every_layout
 @every_zero
 def test_the_step_after_it_has_both(strategy: str, variant: str, runs: Runs) -> None:
     for record in runs.of(f"{no_plasticity(strategy).name}-{variant}"):
@@ -63,7 +61,6 @@ def test_the_step_after_it_has_both(strategy: str, variant: str, runs: Runs) -> 
         assert common.digest != empty.digest
 
 
-@every_layout
 @every_zero
 def test_without_any_gradient_nothing_moves(strategy: str, variant: str, runs: Runs) -> None:
     """But for the decay of the weights, as in a stock step."""

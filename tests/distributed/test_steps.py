@@ -90,7 +90,7 @@ def test_micro_batch_that_does_not_reach_a_layer_is_a_unit_of_zero(
     members = blocks_of(MODELS["wide"], "mlp")["1.mlp"]
     average = records[0].steps[0].average
     assert average is not None
-    found = average["sums"]["model.layers.1.mlp"]
+    *found, _ = average["sums"]["model.layers.1.mlp"]
     for objective, value in zip(("plasticity", "stability"), found, strict=True):
         flat = [torch.cat([getattr(u, objective)[n].flatten() for n in members]) for u in units]
         flat[SKIPPED] = torch.zeros_like(flat[SKIPPED])
@@ -156,6 +156,14 @@ def test_a_failure_of_the_first_rank_ends_all(runs: Runs) -> None:
     first, second = (record.error for record in runs.of("first_fails"))
     assert first.startswith("AssertionError")
     assert second.startswith("RuntimeError: The first rank has failed")
+
+
+@pytest.mark.parametrize(("variant", "same"), [("paper", "paper"), ("observe", "stock")])
+def test_gradients_of_two_batches_are_not_added_up(variant: str, same: str, runs: Runs) -> None:
+    record = runs.of(f"two_in_a_row-{variant}", 1)[0]
+    assert record.error.startswith("RuntimeError: update_rule combines the gradients of one")
+    alone = runs.of(f"plain-{same}", 1)[0].steps[0]
+    assert record.steps[0].digest == alone.digest
 
 
 def test_split_half_needs_two_micro_batches(runs: Runs) -> None:

@@ -5,32 +5,11 @@ from tests.integration.recipes import ACTOR
 RULE = f"{ACTOR}.update_rule=pcr"
 PCR = f"{ACTOR}.pcr"
 SPLIT_HALF = f"{PCR}.variance.estimator=split_half"
-_BY_ROWS = f"{PCR}.variance.estimator=sequence"
+BY_ROWS = f"{PCR}.variance.estimator=sequence"
 MEGATRON = ("model_engine=megatron", f"{ACTOR}.strategy=megatron")
 
 # overrides -> (key=value as the message begins, words of what is allowed or helps)
 REFUSED: list[tuple[list[str], str, list[str]]] = [
-    # The KL must be a loss, once, with a gradient of its own.
-    ([f"{ACTOR}.use_kl_loss=False"], f"{ACTOR}.use_kl_loss=False", ["set it to True"]),
-    (
-        ["algorithm.use_kl_in_reward=True"],
-        "algorithm.use_kl_in_reward=True",
-        ["set it to False", "use_kl_loss"],
-    ),
-    *(
-        (
-            [f"{ACTOR}.kl_loss_type={kind}"],
-            f"{ACTOR}.kl_loss_type={kind!r}",
-            ["k3+", "k2", "k1+", "low_var_kl"],
-        )
-        for kind in ("kl", "k1", "abs", "full", "k4", "K3+", "low_var_kl++")
-    ),
-    ([f"{ACTOR}.kl_loss_coef=-0.1"], f"{ACTOR}.kl_loss_coef=-0.1", ["at least 0"]),
-    ([f"{ACTOR}.kl_loss_coef=nan"], f"{ACTOR}.kl_loss_coef=nan", ["at least 0"]),
-    ([f"{ACTOR}.kl_loss_coef=inf"], f"{ACTOR}.kl_loss_coef=inf", ["at least 0"]),
-    ([f"{ACTOR}.kl_loss_coef=null"], f"{ACTOR}.kl_loss_coef=None", ["at least 0"]),
-    ([f"{ACTOR}.kl_loss_coef=true"], f"{ACTOR}.kl_loss_coef=True", ["at least 0"]),
-    (["distillation.enabled=True"], "distillation.enabled=True", ["switch it off"]),
     # Parts of veRL that are not shown to be right.
     *(
         ([f"{ACTOR}.{key}=True"], f"{ACTOR}.{key}=True", [remedy])
@@ -135,22 +114,6 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         f"{ACTOR}.megatron.qat.enable=True",
         ["not supported"],
     ),
-    # Tensor-parallel ranks and pipeline stages work on the same rows: no more units for them.
-    *(
-        (
-            [
-                *MEGATRON,
-                "trainer.n_gpus_per_node=4",
-                f"{ACTOR}.megatron.tensor_model_parallel_size=2",
-                f"{ACTOR}.megatron.pipeline_model_parallel_size=2",
-                *halves,
-                f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
-            ],
-            f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
-            ["8 sequences", "at most 4"],
-        )
-        for halves in ([], [SPLIT_HALF])
-    ),
     (
         [
             *MEGATRON,
@@ -179,42 +142,6 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
             ("override_ddp_config.num_distributed_optimizer_instances", 2, "use 1"),
             ("override_ddp_config.reuse_grad_buf_for_mxfp8_param_ag", True, "use False"),
         )
-    ),
-    # An expert gets the micro-batches of both ranks together.
-    (
-        [
-            *MEGATRON,
-            f"{ACTOR}.megatron.expert_model_parallel_size=2",
-            f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
-        ],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
-        ["2 at a time in experts", "8 sequences", "at most 2"],
-    ),
-    # A single unit has no spread.
-    (
-        [f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
-        ["at most 4", "8 sequences"],
-    ),
-    (
-        ["trainer.n_gpus_per_node=1", f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu=8",
-        ["at most 4"],
-    ),
-    (
-        [SPLIT_HALF, f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
-        ["two micro-batches per rank", "at most 2"],
-    ),
-    (
-        [SPLIT_HALF, f"{ACTOR}.update_rule=pcgrad", f"{ACTOR}.ppo_micro_batch_size_per_gpu=4"],
-        f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
-        ["two micro-batches per rank"],
-    ),
-    (
-        [SPLIT_HALF, f"{ACTOR}.use_dynamic_bsz=True", f"{ACTOR}.ppo_mini_batch_size=1"],
-        f"{ACTOR}.ppo_mini_batch_size=1",
-        ["split_half needs 2 sequences per rank", "leaves 1"],
     ),
     # Rules and their keys.
     (
@@ -264,10 +191,10 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         ([f"{PCR}.zero_advantage=group", *overrides], "pcr.zero_advantage='group'", reasons)
         for overrides, reasons in (
             ([], ["pcr.variance.estimator=sequence or split_half"]),
-            ([_BY_ROWS, f"{PCR}.passes=two_forward"], ["pcr.passes=two_forward runs every"]),
-            ([_BY_ROWS, f"{PCR}.combine_signals=true"], ["pcr.combine_signals=true runs every"]),
-            ([_BY_ROWS, f"{ACTOR}.use_dynamic_bsz=True"], [f"{ACTOR}.use_dynamic_bsz=True"]),
-            ([_BY_ROWS, f"{ACTOR}.strategy=fsdp"], [f"{ACTOR}.strategy=fsdp, and", "use pcr.zero"]),
+            ([BY_ROWS, f"{PCR}.passes=two_forward"], ["pcr.passes=two_forward runs every"]),
+            ([BY_ROWS, f"{PCR}.combine_signals=true"], ["pcr.combine_signals=true runs every"]),
+            ([BY_ROWS, f"{ACTOR}.use_dynamic_bsz=True"], [f"{ACTOR}.use_dynamic_bsz=True"]),
+            ([BY_ROWS, f"{ACTOR}.strategy=fsdp"], [f"{ACTOR}.strategy=fsdp, and", "use pcr.zero"]),
         )
     ),
     ([f"{PCR}.share_recomputation=1"], "pcr.share_recomputation=1", ["true or false"]),

@@ -29,11 +29,10 @@ def check_average(folder: Path, training_steps: int, *, each: int) -> None:
         each: optimizer steps in each of them.
     """
     saved = json.loads((actor(folder, training_steps) / "pcr_state.json").read_text())["average"]
-    assert sorted(name.partition(".layers.")[2] for name in saved["weights"]) == [
+    assert sorted(name.partition(".layers.")[2] for name in saved["sums"]) == [
         f"{layer}.mlp" for layer in range(LAYERS)
     ]
-    for plasticity, stability in saved["weights"].values():
+    for plasticity, stability, weight in saved["sums"].values():
         entered = each * training_steps - 1
-        assert plasticity == stability == pytest.approx(1 - DECAY**entered, rel=1e-12)
-    for averages in saved["sums"].values():
-        assert all(0 < value < math.inf for value in averages)
+        assert weight == pytest.approx(1 - DECAY**entered, rel=1e-12)
+        assert all(0 < value < math.inf for value in (plasticity, stability))

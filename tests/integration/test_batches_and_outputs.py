@@ -12,7 +12,7 @@ from verl.utils.metric import Metric, reduce_metrics
 
 from pcr_plugin.verl import host
 from pcr_plugin.verl.outputs import as_metrics, concatenate
-from pcr_plugin.verl.units import Sizes, halves, sizes
+from pcr_plugin.verl.units import Sizes, halves, normalising_tokens, sizes
 
 AGGREGATIONS = {
     "token-mean": 7.0,
@@ -21,8 +21,9 @@ AGGREGATIONS = {
     "seq-mean-token-mean": 3.0,
     "seq-mean-token-sum-norm": 3.0,
 }
-# Four answers; one is masked in part, one wholly.
+# Four answers; one is masked in part, one wholly: rollout correction has rejected it.
 MASKS = [[1, 1, 1], [1, 0, 1, 1], [0, 0], [1]]
+SAMPLED = [[1, 1, 1], [1, 0, 1, 1], [1, 1], [1]]
 
 
 def jagged(rows: list[Tensor]) -> Tensor:
@@ -34,6 +35,7 @@ def batch(rows: int, **settings: Any) -> TensorDict:
         {
             "row": torch.arange(rows),
             "loss_mask": jagged([torch.ones(1 + i % 3) for i in range(rows)]),
+            "response_mask": jagged([torch.ones(1 + i % 3) for i in range(rows)]),
         },
         batch_size=rows,
     )
@@ -43,11 +45,14 @@ def batch(rows: int, **settings: Any) -> TensorDict:
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_sizes_count_what_the_loss_counts(padded: bool) -> None:
-    mask = jagged([torch.tensor(row) for row in MASKS])
+    names = {"response_mask": MASKS, "loss_mask": SAMPLED}
+    masks = {name: jagged([torch.tensor(row) for row in rows]) for name, rows in names.items()}
     if padded:
-        mask = torch.nested.to_padded_tensor(mask, 0)
-    found = sizes(TensorDict({"loss_mask": mask}, batch_size=len(MASKS)))
+        masks = {name: torch.nested.to_padded_tensor(mask, 0) for name, mask in masks.items()}
+    data = TensorDict(masks, batch_size=len(MASKS))
+    found = sizes(data)
     assert found == Sizes(tokens=7.0, sequences=3.0)
+    assert normalising_tokens(data) == 9.0
     for aggregation, size in AGGREGATIONS.items():
         assert found.of(aggregation) == size
 
@@ -56,7 +61,7 @@ def test_sizes_count_what_the_loss_counts(padded: bool) -> None:
 def test_sizes_of_long_batches_are_exact(dtype: torch.dtype) -> None:
     """A sum in bfloat16 would stop at 256."""
     mask = torch.ones(3, 1000, dtype=dtype)
-    assert sizes(TensorDict({"loss_mask": mask}, batch_size=3)) == Sizes(3000.0, 3.0)
+    assert sizes(TensorDict({"response_mask": mask}, batch_size=3)) == Sizes(3000.0, 3.0)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(8, 2), (6, 1), (6, 2), (9, 3), (4, 2)])

@@ -20,7 +20,7 @@ from verl.workers.utils.losses import ppo_loss, sft_loss, value_loss
 
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.outputs import merge
-from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
+from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL, OF_SEQUENCES
 from tests.integration.loss_inputs import (
     BETA,
     PROMPTS,
@@ -145,6 +145,22 @@ def test_the_plasticity_part_does_not_see_the_reference() -> None:
     for ours, stock in zip(gradients, expected[1], strict=True):
         torch.testing.assert_close(ours, stock, rtol=0, atol=0)
     assert "kl_loss" not in metrics
+
+
+def test_losses_that_weigh_sequences_whatever_they_are_told() -> None:
+    """With the others the units of the variance weigh the same in p as in s."""
+    found = set()
+    for mode in LOSS_MODES:
+        alike = []
+        for aggregation in ("token-mean", "seq-mean-token-mean"):
+            config = actor_config(
+                loss_mode=mode, loss_agg_mode=aggregation, use_kl_loss=False, entropy_coeff=0
+            )
+            loss = partial(ppo_loss, config=config)
+            alike += evaluate(loss, 4, dtype=torch.float64, entropy=False)[1]
+        if torch.equal(*alike):
+            found.add(mode)
+    assert found == set(OF_SEQUENCES)
 
 
 def engine_output(config: FSDPActorConfig, loss: Any, entropy: bool) -> dict[str, Any]:

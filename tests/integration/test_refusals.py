@@ -14,9 +14,14 @@ from verl.plugin.platform.platform_npu import PlatformNPU
 from verl.workers.config import FSDPActorConfig, McoreActorConfig, McoreEngineConfig
 
 from pcr_plugin.verl import enable
-from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
+from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL
 from tests.integration.recipes import ACTOR, RECIPE, actor_of, validated
+from tests.integration.refused_combinations import COMBINATIONS
+from tests.integration.refused_losses import ACCEPTED_LOSSES, REFUSED_LOSSES, WARNED_LOSSES
 from tests.integration.refused_settings import MEGATRON, PCR, REFUSED, RULE, SPLIT_HALF
+from tests.integration.refused_sizes import REFUSED_SIZES, VIRTUAL
+
+ALL_REFUSED = [*REFUSED, *COMBINATIONS, *REFUSED_LOSSES, *REFUSED_SIZES]
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -27,7 +32,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "named", "remedies"), REFUSED, ids=[" ".join(o) for o, _, _ in REFUSED]
+    ("overrides", "named", "remedies"), ALL_REFUSED, ids=[" ".join(o) for o, _, _ in ALL_REFUSED]
 )
 def test_refused_with_key_value_and_remedy(
     overrides: list[str], named: str, remedies: list[str]
@@ -47,7 +52,7 @@ def test_refused_with_key_value_and_remedy(
 # Cases that are about veRL's own keys.
 CONFIGURATION_ONLY = [
     [override for override in overrides if not override.startswith(f"{ACTOR}.update_rule")]
-    for overrides, named, _ in REFUSED
+    for overrides, named, _ in ALL_REFUSED
     if not named.startswith(("pcr", "update_rule"))
 ]
 
@@ -146,6 +151,9 @@ def test_the_recipe_itself_is_accepted(name: str) -> None:
             f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
         ],
         [*MEGATRON, f"{ACTOR}.megatron.use_distributed_optimizer=False"],
+        [*VIRTUAL],
+        [*VIRTUAL, f"{ACTOR}.use_dynamic_bsz=True"],
+        *ACCEPTED_LOSSES,
     ],
     ids=" ".join,
 )
@@ -171,6 +179,16 @@ def test_a_biased_estimator_warns_once_and_suggests_k3_plus(
     assert len(warnings) == 1
     assert kind in warnings[0]
     assert "k3+" in warnings[0]
+
+
+@pytest.mark.parametrize("overrides", WARNED_LOSSES, ids=" ".join)
+def test_wrong_variances_that_a_rule_has_no_use_for_are_warned_about(
+    overrides: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for rule in ("sum", "pcgrad", "torchjd:UPGrad"):
+        caplog.clear()
+        validated([f"{ACTOR}.update_rule={rule}", *overrides])
+        assert "pcr/var_* and pcr/snr_* are not those of the surrogate" in caplog.text
 
 
 def from_code(kind: type = FSDPActorConfig, **changes: Any) -> Any:

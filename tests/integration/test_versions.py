@@ -52,6 +52,18 @@ def test_an_untried_release_of_the_series_is_named_and_used(
     assert finding.remedy == host.not_tried()
 
 
+def test_an_untried_megatron_core_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.check_megatron_core()
+    assert not notices(caplog), "the installed one has been tried"
+    pretend(monkeypatch, "0.17.0")
+    host.check_megatron_core()
+    [notice] = notices(caplog)
+    for words in ("Megatron-core 0.17.0", *host.TRIED_MEGATRON_CORE, "update_rule=sum"):
+        assert words in notice
+
+
 @pytest.mark.parametrize("installed", ["0.8.0", "0.10.0", "0.10.0.dev0", "1.0"])
 def test_another_series_is_refused_with_a_rule(
     installed: str, monkeypatch: pytest.MonkeyPatch

@@ -37,7 +37,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Totals:
-    """Normalisers of the global mini-batch: counted tokens, and rows (also fully masked ones)."""
+    """Normalisers of the global mini-batch: tokens, and rows (also fully masked ones)."""
 
     tokens: float
     rows: int
@@ -45,7 +45,8 @@ class Totals:
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory]) -> "Totals":
         """Count a mini-batch."""
-        return cls(sum(t.tokens for t in trajectories), len(trajectories))
+        tokens = sum(float(t.normalising.sum()) for t in trajectories)
+        return cls(tokens, len(trajectories))
 
 
 def losses(

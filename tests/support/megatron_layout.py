@@ -11,7 +11,6 @@ NO_FUSION: dict[str, Any] = {
     "masked_softmax_fusion": False,
     "bias_activation_fusion": False,
     "bias_dropout_fusion": False,
-    "gradient_accumulation_fusion": False,
     "persist_layer_norm": False,
     "use_cpu_initialization": True,
 }

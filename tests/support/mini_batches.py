@@ -78,6 +78,15 @@ def masked(trajectories: Sequence[Trajectory], rows: Sequence[int]) -> list[Traj
     return result
 
 
+def rejected(trajectories: Sequence[Trajectory], rows: Sequence[int]) -> list[Trajectory]:
+    """The same mini-batch with rows that rollout correction has taken out of the losses."""
+    result = list(trajectories)
+    for row in rows:
+        mask = result[row].mask
+        result[row] = replace(result[row], mask=torch.zeros_like(mask), sampled=mask)
+    return result
+
+
 def _length(low: int, high: int, generator: torch.Generator) -> int:
     return int(torch.randint(low, high, (), generator=generator))
 

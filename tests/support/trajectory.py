@@ -16,6 +16,8 @@ class Trajectory:
         old_log_probs: (T,) float32, of the policy that sampled it.
         ref_log_probs: (T,) float32, of the reference policy.
         advantages: (T,) float32.
+        sampled: (T,) 1 where token-mean divides by the token; `None` where that is `mask`. What
+            rollout correction rejects is in it, and not in `mask`.
     """
 
     prompt: Tensor
@@ -24,8 +26,14 @@ class Trajectory:
     old_log_probs: Tensor
     ref_log_probs: Tensor
     advantages: Tensor
+    sampled: Tensor | None = None
 
     @property
     def tokens(self) -> float:
         """Number of tokens that the losses count."""
         return float(self.mask.sum())
+
+    @property
+    def normalising(self) -> Tensor:
+        """(T,) 1 where token-mean divides by the token."""
+        return self.mask if self.sampled is None else self.sampled

@@ -32,7 +32,7 @@ def verl_batch(trajectories: Sequence[Trajectory], rows: Sequence[int], **settin
         "prompts": _jagged(t.prompt for t in mine),
         "responses": _jagged(t.response for t in mine),
         "response_mask": _jagged(t.mask for t in mine),
-        "loss_mask": _jagged(t.mask for t in mine),
+        "loss_mask": _jagged(t.normalising for t in mine),
         "old_log_probs": _jagged(t.old_log_probs for t in mine),
         "ref_log_prob": _jagged(t.ref_log_probs for t in mine),
         "advantages": _jagged(t.advantages for t in mine),

@@ -60,9 +60,9 @@ def test_the_weights_come_from_the_first_rank() -> None:
     """One request a step for all blocks in conflict, whose answer is taken as it comes."""
     asked: list[tuple[int, ...]] = []
 
-    def other(compute: Callable[[], Tensor], received: Tensor) -> Tensor:
-        asked.append(tuple(received.shape))
-        return received.copy_(torch.tensor([2.0, 3.0]))
+    def other(compute: Callable[[], Tensor]) -> Tensor:
+        asked.append(tuple(compute().shape))
+        return torch.tensor([2.0, 3.0], dtype=torch.float64).expand(4, 2)
 
     host, batch = Host(rule("torchjd:MGDA"), from_first_rank=other), batch_of()
     host.step(batch)
@@ -76,9 +76,9 @@ def test_the_weights_come_from_the_first_rank() -> None:
 def test_the_first_rank_computes_what_the_weighting_says() -> None:
     results: list[Tensor] = []
 
-    def first(compute: Callable[[], Tensor], received: Tensor) -> Tensor:
+    def first(compute: Callable[[], Tensor]) -> Tensor:
         results.append(compute())
-        return alone(compute, received)
+        return alone(compute)
 
     host, batch = Host(rule("torchjd:UPGrad"), from_first_rank=first), batch_of()
     host.step(batch)

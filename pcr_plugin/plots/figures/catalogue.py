@@ -9,7 +9,7 @@ from pcr_plugin.plots.figures.factors import Factor, Measure
 from pcr_plugin.plots.figures.front import draw_front
 from pcr_plugin.plots.figures.style import labelled
 from pcr_plugin.plots.runs.groups import Group, shown
-from pcr_plugin.plots.runs.settings import ALPHA, BETA, RATE, RULE, SCOPE
+from pcr_plugin.plots.runs.settings import ACTOR, ALPHA, BETA, RATE, RULE, SCOPE
 from pcr_plugin.plots.tables.curves import final, typical
 from pcr_plugin.plots.tables.keys import GRADIENT_NORM, KL, seconds_key
 from pcr_plugin.plots.tables.study import Study
@@ -81,14 +81,31 @@ SCOPES = Factor(
     order=lambda scope: (_SCOPES.index(scope) if scope in _SCOPES else len(_SCOPES), scope),
 )
 FIXED = "4a. Automatic against fixed α"
+# Which alpha `pcr` takes by itself; no difference to a rule whose alpha is fixed.
+_AUTOMATIC = tuple(
+    f"{ACTOR}pcr.variance.{name}" for name in ("estimator", "scale", "ema", "probes")
+)
 
 
 def strength(group: Group) -> str | None:
-    """Where a rule's alpha comes from, for the axis of figure 4a."""
+    """Where a rule's alpha comes from, for the axis of figure 4a.
+
+    Several ways to an automatic alpha are places of their own.
+    """
     rule = group.settings.get(RULE)
     if rule == "soft" and ALPHA in group.settings:
         return shown(group.settings[ALPHA])
-    return {"pcgrad": "1 (pcgrad)", "pcr": "auto (pcr)"}.get(str(rule))
+    if rule != "pcr":
+        return "1 (pcgrad)" if rule == "pcgrad" else None
+    words = [_told(key, group.settings.get(key)) for key in _AUTOMATIC if key in group.varying]
+    return f"auto ({', '.join(filter(None, ['pcr', *words]))})"
+
+
+def _told(key: str, value: object) -> str:
+    """A word tells what it is, a number does not."""
+    if value is None:  # from the preset
+        return ""
+    return shown(value) if isinstance(value, str) else f"{key.rpartition('.')[2]} {shown(value)}"
 
 
 STRENGTHS = Factor(
@@ -96,7 +113,7 @@ STRENGTHS = Factor(
     FIXED,
     "projection strength α",
     strength,
-    (RULE, ALPHA),
+    (RULE, ALPHA, *_AUTOMATIC),
     "a score, and runs of two of the rules pcr, soft and pcgrad that differ in nothing else",
     ordered=False,
 )

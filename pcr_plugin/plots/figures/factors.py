@@ -18,6 +18,8 @@ FINAL = (
     "last tenth of what was logged), with the 95 % interval of that mean by Student's t. Small "
     "points: the seeds. Configurations that were run at one value only are left out."
 )
+_MOST_LETTERS = 60  # of all places together, side by side
+_SLANTED = {"rotation": 15, "horizontalalignment": "right"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Factor:
         if self.ordered:
             scale_places(axes[-1], places)
         else:
-            axes[-1].set_xticks(range(len(places)), [text(str(place)) for place in places])
+            names = [text(str(place)) for place in places]
+            slanted = sum(map(len, names)) > _MOST_LETTERS
+            axes[-1].set_xticks(range(len(places)), names, **(_SLANTED if slanted else {}))
             axes[-1].set_xlim(-0.5, len(places) - 0.5)
         legend(figure, handles, [family_name(line, self.left_out) for line in lines])
         return figure

@@ -6,16 +6,16 @@ from typing import Any
 
 from pcr_plugin.plots.logs.log import Log
 
-_ACTOR = "actor_rollout_ref.actor."
+ACTOR = "actor_rollout_ref.actor."
 RULE, BETA, RATE, SCOPE, ALPHA = "rule", "beta", "learning_rate", "scope", "alpha"
 # Name in figures and in the table that a user writes -> veRL's key.
 NAMED = {
-    RULE: _ACTOR + "update_rule",
-    "preset": _ACTOR + "pcr.preset",
-    SCOPE: _ACTOR + "pcr.scope",
-    ALPHA: _ACTOR + "pcr.alpha",
-    BETA: _ACTOR + "kl_loss_coef",
-    RATE: _ACTOR + "optim.lr",
+    RULE: ACTOR + "update_rule",
+    "preset": ACTOR + "pcr.preset",
+    SCOPE: ACTOR + "pcr.scope",
+    ALPHA: ACTOR + "pcr.alpha",
+    BETA: ACTOR + "kl_loss_coef",
+    RATE: ACTOR + "optim.lr",
 }
 NUMBERS = (ALPHA, BETA, RATE)
 STOCK = "stock"  # `update_rule: null`, or a veRL without the plugin
@@ -46,13 +46,13 @@ def settings_of(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
             seeds[key] = value
         elif "${" in str(value):  # Hydra's reference to another key; the console prints its value
             continue
-        elif not _NOT_TRAINING.search(key) and not (rule == STOCK and f"{_ACTOR}pcr." in key):
+        elif not _NOT_TRAINING.search(key) and not (rule == STOCK and f"{ACTOR}pcr." in key):
             settings[key] = _comparable(value)
     named = {short: settings.pop(key) for short, key in NAMED.items() if key in settings}
     named[RULE] = rule
-    if settings.get(_ACTOR + "use_kl_loss") is False:
+    if settings.get(ACTOR + "use_kl_loss") is False:
         # A coefficient that nothing reads; a penalty in the reward is another kind of beta.
-        del settings[_ACTOR + "use_kl_loss"]
+        del settings[ACTOR + "use_kl_loss"]
         named.pop(BETA, None)
         if not settings.get("algorithm.use_kl_in_reward"):
             named[BETA] = 0.0

@@ -37,6 +37,15 @@ def test_a_module_block_is_a_whole_mlp() -> None:
         assert block.label == f"{layer}.mlp"
 
 
+def test_members_differ_where_the_name_does_not() -> None:
+    first = "model.layers.0.mlp"
+    whole, part = (partition(QWEN2, scope)[0] for scope in ("mlp", (r"mlp\.down_proj",)))
+    assert whole.name == part.name == first
+    everything, mlps = (partition(QWEN2, scope, "global")[0] for scope in ("all", "mlp"))
+    assert everything.name == mlps.name
+    assert len({block.members for block in (whole, part, everything, mlps)}) == 4
+
+
 def test_tensor_blocks() -> None:
     blocks = partition(QWEN2, "attention", "tensor")
     assert len(blocks) == 6
@@ -113,6 +122,7 @@ def test_wrappers_do_not_change_blocks(wrapper: str) -> None:
     plain, inside = partition(QWEN2, "mlp"), partition(wrapped, "mlp")
     assert names(inside) == names(plain)
     assert [block.label for block in inside] == [block.label for block in plain]
+    assert [block.members for block in inside] == [block.members for block in plain]
     assert all(name in wrapped for block in inside for name in block.parameters)
 
 

@@ -11,6 +11,7 @@ from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.settings import DEFAULT_PROBES
 
 RULES = ("pcr", "pcgrad", "soft", "sum", "observe")
+HALVES = VarianceSettings(estimator="split_half")
 
 
 def rule(name: str = "pcr", **settings: Any) -> UpdateRule:
@@ -122,14 +123,67 @@ def test_a_weighting_needs_a_name(bad: str) -> None:
         rule(bad)
 
 
-def test_an_open_gate_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+PROJECTING = ("pcr", "pcgrad", "soft")
+
+
+def named(name: str, **settings: Any) -> UpdateRule:
+    return rule(name, alpha=0.5 if name == "soft" else None, **settings)
+
+
+@pytest.mark.parametrize("name", [*RULES, "torchjd:UPGrad"])
+def test_an_open_gate_is_warned_about_where_it_weakens_the_kl(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="pcr_plugin"):
-        rule(gate=True)
-        rule("torchjd:UPGrad", gate=False)  # not Eq. 15
+        named(name, gate=True)
         assert not caplog.records
-        rule(gate=False)
-    assert "pcr.gate=false" in caplog.text
-    assert "KL" in caplog.text
+        named(name, gate=False)
+    warned = "pcr.gate=false" in caplog.text and "KL" in caplog.text
+    assert warned is (name in PROJECTING)
+
+
+@pytest.mark.parametrize("name", PROJECTING)
+@pytest.mark.parametrize("settings", [{"preset": "robust"}, {"stability_floor": True}])
+def test_an_open_gate_with_a_floor_changes_nothing_and_is_refused(
+    name: str, settings: dict[str, Any]
+) -> None:
+    """max(beta, -alpha c) is beta where c is positive."""
+    with pytest.raises(ValueError, match=r"pcr\.gate=False .*nothing changes.*floor=false"):
+        named(name, gate=False, **settings)
+    assert not named(name, gate=False, preset="robust", stability_floor=False).settings.gate
+
+
+@pytest.mark.parametrize("name", [*RULES, "torchjd:UPGrad"])
+def test_a_cosine_without_a_gate_is_read_by_nothing_and_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"pcr\.min_cosine=0\.2 .*pcr\.gate=false reads no cosine"):
+        named(name, gate=False, min_cosine=0.2)
+
+
+def test_a_floor_below_weights_that_it_does_not_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"pcr\.stability_floor=True .*update_rule=torchjd:UPGrad"):
+        rule("torchjd:UPGrad", stability_floor=True)
+    for settings in ({"preset": "robust"}, {"stability_floor": False}):
+        found = rule("torchjd:UPGrad", **settings)
+        assert not found.stability_floor
+        assert "stability_floor=False" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "pcr.variance.estimator=sequence or split_half"),
+        ({"variance": HALVES, "passes": "two_forward"}, "pcr.passes=two_forward"),
+    ],
+)
+def test_combined_signals_where_there_are_none_are_refused(
+    settings: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        rule(combine_signals=True, **settings)
+    message = str(caught.value)
+    assert message.startswith("pcr.combine_signals=True is not possible: ")
+    assert reason in message
+    assert rule(combine_signals=True, variance=HALVES).settings.combine_signals
 
 
 def test_the_description_names_every_resolved_value() -> None:

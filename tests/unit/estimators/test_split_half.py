@@ -147,6 +147,7 @@ def test_a_half_without_weight_leaves_a_single_unit() -> None:
     for objective in Objective:
         halves[objective][1] = list(zeros)
     columns, p, _ = run(halves, (1.0, 0.0))
+    assert columns.cross.isnan().all()
     assert columns.units.tolist() == [1, 1]
     assert torch.isfinite(columns.squares).all()
     norms = torch.stack([v.square().sum() for v in p if v is not None])

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pcr_plugin.blocks import partition
+from pcr_plugin.estimators import counted_gramian
 from pcr_plugin.gradients import combine_
 from pcr_plugin.verl.fsdp2_gradients import Fsdp2Gradients
 from tests.unit.toy_host import Network, conflicting_batch, flat, gradient_of, kl, surrogate
@@ -49,6 +50,16 @@ def test_reading_gives_views_in_the_order_of_the_blocks(network: Network) -> Non
     written = dict(network.named_parameters())[gradients.names[0]].grad
     assert written is not None
     assert not written.any()
+
+
+def test_they_are_with_their_parameters_also_where_there_are_none(network: Network) -> None:
+    """A mini-batch without any advantage leaves no p; on a GPU s is there and not on the CPU."""
+    gradients = hold(network.to("meta"))
+    members = dict(network.named_parameters())
+    s = [torch.zeros_like(members[name]) for name in gradients.names]
+    assert gradients.read() == [None] * len(s)
+    assert gradients.device == torch.device("meta")
+    assert counted_gramian(gradients, [gradients.read(), s], 2).device == gradients.device
 
 
 def test_taking_moves_the_scope_out_and_nothing_else(network: Network) -> None:

@@ -45,8 +45,9 @@ def test_no_stability_gradient_no_conflict(pp: float) -> None:
     assert not find_conflicts(block, gate=False).item()
 
 
-def test_no_plasticity_gradient_no_conflict() -> None:
-    assert not find_conflicts(table(0.0, 0.0, 1.0)).item()
+@pytest.mark.parametrize("gate", [True, False])
+def test_no_plasticity_gradient_no_conflict(gate: bool) -> None:
+    assert not find_conflicts(table(0.0, 0.0, 1.0), gate=gate).item()
 
 
 @pytest.mark.parametrize("scale_p", SCALES)
@@ -65,7 +66,7 @@ def test_min_cosine_of_one_projects_nothing() -> None:
     assert find_conflicts(gramian(blocks), min_cosine=0.999).all()
 
 
-def test_without_the_gate_every_block_with_a_stability_gradient_is_projected() -> None:
+def test_without_the_gate_every_block_with_both_gradients_is_projected() -> None:
     blocks = torch.cat([table(1.0, 0.5, 1.0), table(1.0, 0.0, 1.0), table(1.0, 0.0, 0.0)])
     assert find_conflicts(blocks, gate=False).tolist() == [True, True, False]
 

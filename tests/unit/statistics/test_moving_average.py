@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -118,10 +119,43 @@ def test_a_saved_state_is_not_changed_by_later_steps() -> None:
     torch.testing.assert_close(result, values([1.0, 2.0], [3.0, 4.0]))
 
 
-@pytest.mark.parametrize("state", [{}, {"sums": {}}, {"weights": {}}, {"decay": 0.9}])
-def test_a_state_without_its_keys_is_refused(state: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="lacks"):
-        VarianceAverage(0.9).load_state_dict(state)
+WHOLE: dict[str, Any] = {"version": 1, "members": {}, "sums": {"0.mlp": [1.0, 2.0, 0.1]}}
+BROKEN: dict[str, dict[str, Any]] = {
+    "empty": {},
+    "no sums": {"version": 1, "members": {}},
+    "no members": {"version": 1, "sums": {}},
+    "members that are no mapping": {**WHOLE, "members": ["0.mlp"]},
+    "no version": {"members": {}, "sums": {}},
+    "a later format": {**WHOLE, "version": 2},
+    "a format by name": {**WHOLE, "version": "1"},
+    "two numbers": {**WHOLE, "sums": {"0.mlp": [1.0, 2.0]}},
+    "four numbers": {**WHOLE, "sums": {"0.mlp": [1.0, 2.0, 0.1, 0.1]}},
+    "letters": {**WHOLE, "sums": {"0.mlp": "abc"}},
+    "text": {**WHOLE, "sums": {"0.mlp": ["1.0", 2.0, 0.1]}},
+    "a flag": {**WHOLE, "sums": {"0.mlp": [True, 2.0, 0.1]}},
+    "no number": {**WHOLE, "sums": {"0.mlp": [math.nan, 2.0, 0.1]}},
+    "infinity": {**WHOLE, "sums": {"0.mlp": [math.inf, 2.0, 0.1]}},
+    "more than a float holds": {**WHOLE, "sums": {"0.mlp": [10**400, 2.0, 0.1]}},
+    "no weight": {**WHOLE, "sums": {"0.mlp": [1.0, 2.0, 0.0]}},
+    "a mapping of numbers": {**WHOLE, "sums": {"0.mlp": {"p": 1.0, "s": 2.0, "weight": 0.1}}},
+    "nothing": {**WHOLE, "sums": None},
+}
+
+
+def test_a_whole_state_is_taken() -> None:
+    average = VarianceAverage(0.9)
+    average.load_state_dict(WHOLE)
+    assert average.update(["0.mlp"], values([0.0, 0.0]), NEITHER[:1]).tolist()[0] == [10.0, 20.0]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_state_that_is_not_whole_is_refused_and_changes_nothing(name: str) -> None:
+    average = VarianceAverage(0.9)
+    average.update(NAMES, values([1.0, 2.0], [3.0, 4.0]), GOOD)
+    before = average.state_dict()
+    with pytest.raises(ValueError, match="saved"):
+        average.load_state_dict(BROKEN[name])
+    assert average.state_dict() == before
 
 
 def test_the_configured_decay_wins_over_the_saved_one() -> None:
@@ -129,3 +163,18 @@ def test_the_configured_decay_wins_over_the_saved_one() -> None:
     average = VarianceAverage(0.9)
     average.load_state_dict(saved)
     assert average.decay == 0.9
+
+
+def test_an_average_of_other_parameters_is_not_taken_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A block's name stays the same where the scope has become another."""
+    before = VarianceAverage(0.9, {"0.mlp": "up, down", "1.mlp": "up, down"})
+    before.update(NAMES, values([1.0, 2.0], [3.0, 4.0]), GOOD)
+    resumed = VarianceAverage(0.9, {"0.mlp": "up, down", "1.mlp": "down"})
+    resumed.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert "1.mlp" in caplog.text and "0.mlp" not in caplog.text
+    step = values([7.0, 7.0], [7.0, 7.0])
+    kept, anew = resumed.update(NAMES, step, GOOD).tolist()
+    assert kept == before.update(NAMES, step, GOOD).tolist()[0]
+    assert anew == pytest.approx([7.0, 7.0])

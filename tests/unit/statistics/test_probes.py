@@ -113,6 +113,19 @@ def test_half_precision_is_computed_without_overflow() -> None:
     assert torch.allclose(found, torch.full((2, 1), 1000.0 * width))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [512, 8960])
+def test_autocast_of_the_host_changes_nothing(dtype: torch.dtype, width: int) -> None:
+    """A norm under autocast leaves float32, of which a linear layer would take a half product."""
+    values = tokens(width).float()
+    own = directions(signs(width, PROBES, "a"), width, torch.device("cpu"), values.dtype)
+    with torch.autocast("cpu", dtype):
+        assert (values @ own).dtype == dtype, "the host must be in its own type here"
+        found = projected(values, own, width)
+    exact = values.double() @ drawn(width, "a")
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5 * width**0.5)
+
+
 def test_a_long_row_does_not_pad_the_others_to_it() -> None:
     labels = torch.cat([torch.zeros(3000), torch.arange(1, 200).repeat_interleave(20)]).long()
     rows = TokenRows.of(labels, 200)

@@ -63,10 +63,10 @@ def test_a_stock_checkpoint_starts_the_averages_anew(
         '{"average": null}',
         '{"average": []}',
         '{"average": {}}',
-        '{"average": {"sums": {}}}',
-        '{"average": {"sums": [], "weights": []}}',
-        '{"average": {"sums": {"a": 1}, "weights": {}}}',
-        '{"average": {"sums": {"a": [1]}, "weights": {}}}',
+        '{"average": {"version": 1, "members": {}}}',
+        '{"average": {"version": 1, "members": {}, "sums": []}}',
+        '{"average": {"version": 1, "members": {}, "sums": {"a": 1}}}',
+        '{"average": {"version": 1, "members": {}, "sums": {"a": [1, 2]}}}',
     ],
 )
 def test_a_file_that_is_no_state_is_named(tmp_path: Path, content: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pcr_plugin.config import PCRSettings, UpdateRule, resolve
+from pcr_plugin.config import PCRSettings, UpdateRule, VarianceSettings, resolve
 from pcr_plugin.verl import host
 from pcr_plugin.verl.sharing import reason_against
 
@@ -76,3 +76,26 @@ def test_auto_keeps_to_few_reductions_where_they_are_asked_for() -> None:
     assert "use_no_sync" in reason_against(deferred, {}, DENSE, rule("auto"), 2)
     assert reason_against(deferred, {}, DENSE, rule("auto"), 1) == ""
     assert reason_against(deferred, {}, DENSE, rule("shared_forward"), 2) == ""
+
+
+def combined() -> UpdateRule:
+    halves = VarianceSettings(estimator="split_half")
+    resolved = resolve("pcr", PCRSettings(combine_signals=True, variance=halves))
+    assert resolved is not None
+    return resolved
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_signals_that_cannot_be_combined_are_refused(name: str) -> None:
+    """Two forward passes would leave the key without effect."""
+    engine, model, module, words = REASONS[name]
+    with pytest.raises(ValueError) as caught:
+        reason_against(engine, model, module, combined(), 1)
+    message = str(caught.value)
+    assert message.startswith("pcr.combine_signals=True is not possible: ")
+    assert words in message and "use pcr.combine_signals=false" in message
+
+
+def test_combined_signals_are_taken_where_few_reductions_are_asked_for() -> None:
+    deferred = SimpleNamespace(strategy="pcr:fsdp2", use_no_sync_for_gradient_accumulation=True)
+    assert reason_against(deferred, {}, DENSE, combined(), 2) == ""
