@@ -1,12 +1,13 @@
 # `make demo` and `make test` do all set-up on a fresh machine with Python 3.11, git and make.
 PYTHON ?= python3
 RULE ?= pcr
-# One axis of docs/compatibility.md at a time: another release of veRL or of torch, in a fresh .venv.
+# One axis of docs/compatibility.md at a time: another release of veRL or of torch.
 VERL ?= 0.9.1
 TORCH ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# Named after what was asked for, so that another release is never the one that is there.
+INSTALLED := $(VENV)/.installed-verl-$(VERL)-torch-$(TORCH)
 # OpenRLHF pins releases that veRL excludes, so it has an environment of its own.
 OPENRLHF_VENV := .venv-openrlhf
 OPENRLHF_INSTALLED := $(OPENRLHF_VENV)/.installed
@@ -40,6 +41,7 @@ ifneq ($(TORCH),2.13.0)
 	$(BIN)/python -m pip install --quiet torch==$(TORCH)
 endif
 	$(BIN)/python -m pip install --quiet --editable '.[dev,plot,torchjd,docs]'
+	rm -f $(VENV)/.installed*
 	touch $@
 
 $(OPENRLHF_INSTALLED): pyproject.toml requirements-openrlhf.txt Makefile

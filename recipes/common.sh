@@ -9,9 +9,10 @@ DATA_DIR=${DATA_DIR:-$HOME/data}
 OUTPUT_DIR=${OUTPUT_DIR:-$PWD/outputs}
 SEED=${SEED:-42}
 PROJECT_NAME=${PROJECT_NAME:-pcr_recipes}
-# Named after the folder of the recipe. A run goes on from the checkpoints of one of its name.
+# A run goes on from the checkpoints of one of its name, so the name always has rule and seed:
+# a baseline must not begin where another rule's run ended.
 folder=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
-EXPERIMENT_NAME=${EXPERIMENT_NAME:-${folder##*/}-$UPDATE_RULE-$SEED}
+EXPERIMENT_NAME=${EXPERIMENT_NAME:-${folder##*/}}-$UPDATE_RULE-$SEED
 # `pcr plot` reads veRL's TensorBoard, file and console logs.
 LOGGER=${LOGGER:-'["console","tensorboard"]'}
 
@@ -60,8 +61,6 @@ MEGATRON=(
     actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=full
     actor_rollout_ref.actor.megatron.override_transformer_config.recompute_method=uniform
     actor_rollout_ref.actor.megatron.override_transformer_config.recompute_num_layers=1
-    # Fused, a weight's gradient never passes the hook that measures it (refused with micro_batch).
-    +actor_rollout_ref.actor.megatron.override_transformer_config.gradient_accumulation_fusion=False
 )
 
 # What the paper says: section 6.1, and the objective of section 3.1.

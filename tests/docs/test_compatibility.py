@@ -46,8 +46,17 @@ def test_the_releases_of_verl_are_those_that_the_package_knows_and_ci_runs() -> 
     assert f"{series.major}.{series.minor + 1}" not in allowed
 
 
+def test_the_megatron_core_is_the_one_that_is_installed() -> None:
+    [release] = host.TRIED_MEGATRON_CORE
+    [row] = tried("Megatron-core")
+    assert row.startswith(f"{release}, with mbridge ")
+    requirements = (ROOT / "requirements-cpu.txt").read_text()
+    assert f"megatron-core=={release} " in requirements
+    assert f"{row.rsplit(' ', 1)[1]}" in requirements
+
+
 def test_a_release_that_was_tried_says_what_was_run_and_when() -> None:
-    for heading in ("veRL", "Python", "torch"):
+    for heading in ("veRL", "Megatron-core", "Python", "torch"):
         for name in tried(heading):
             what, when = rows(heading)[name].split("|")[3:5]
             assert "`" in what

@@ -11,7 +11,7 @@ from pcr_plugin.config import PCRSettings, VarianceSettings, resolve, settings_f
 from pcr_plugin.config import settings as choices
 from pcr_plugin.config.presets import PRESETS
 from pcr_plugin.config.rule import RULES
-from pcr_plugin.verl.refusals import BIASED_KL, GOOD_KL
+from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()

@@ -3,21 +3,43 @@
 import re
 from pathlib import Path
 
-from examples.study.evidence import FIGURES, filled, tables
-from examples.study.records import read
+from examples.study import design
+from examples.study.contents import tables
+from examples.study.evidence import filled
+from examples.study.figures import FIGURES
+from examples.study.records import Found, read
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "evidence.md").read_text()
-RECORDS = read(DOCS / "evidence.json")
+FOUND = read(DOCS / "evidence.json")
 
 
 def test_tables_are_made_of_the_records() -> None:
-    assert "<!-- table: " in PAGE
-    assert filled(PAGE, tables(RECORDS)) == PAGE
+    assert filled(PAGE, tables(FOUND), DOCS) == PAGE
 
 
-def test_pictures_are_there_and_shown_or_named() -> None:
+def test_every_table_and_every_figure_has_its_place() -> None:
+    assert re.findall(r"<!-- table: ([\w ]+) -->", PAGE) == list(tables(Found([], {})))
+    assert sorted(re.findall(r"<!-- figure: ([\w ]+) -->", PAGE)) == sorted(FIGURES)
+
+
+def test_pictures_are_there_and_shown_if_there_are_runs() -> None:
     shown = re.findall(r"\]\((evidence/[\w-]+\.svg)\)", PAGE)
-    assert bool(shown) == bool(RECORDS), "runs have pictures, and only runs"
+    assert bool(shown) == bool(FOUND.records), "runs have pictures, and only runs"
     assert all((DOCS / each).exists() for each in shown)
     assert {path.stem for path in (DOCS / "evidence").glob("*")} <= set(FIGURES)
+
+
+def test_the_page_says_whether_it_has_been_run() -> None:
+    assert ("not been run yet" in PAGE) == (not FOUND.records)
+
+
+def test_the_design_is_told_with_its_numbers() -> None:
+    """In the examples' own description, too."""
+    readme = (DOCS.parent / "examples" / "study" / "README.md").read_text()
+    engine, full = design.engine().points, design.full().points
+    assert f"{len(engine)} runs" in readme
+    assert f"{len(full)} runs" in readme
+    for size in (design.ENGINE_SIZES.steps, design.ENGINE_SIZES.prompts, design.NOISY.prompts):
+        assert re.search(rf"\b{size} (steps|questions)", readme), size
+    assert f"β {design.CENTRE.beta:g}" in PAGE

@@ -210,7 +210,7 @@ def test_what_no_recipe_may_have_is_refused(
 ) -> None:
     """So these checks see the recipes; README.md names what is left out for this reason."""
     config = copy.deepcopy(composed[name, "pcr"])
-    OmegaConf.update(config, f"actor_rollout_ref.{key}", value)
+    OmegaConf.update(config, f"actor_rollout_ref.{key}", value, force_add=True)
     with pytest.raises(Exception, match="is not possible"):
         validate_config(config, use_reference_policy=True, use_critic=False)
 
