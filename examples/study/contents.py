@@ -20,13 +20,12 @@ _CENTRE, _NOISY = design.CENTRE, design.NOISY
 _AUTOMATIC = design.CANDIDATES[0]
 # Does a strength from variances pay less than one that needs none?
 _PIVOTAL = tuple((rule, rival) for rule in design.CANDIDATES for rival in design.FIXED)
-# One choice at a time, at the centre: scale, floor, average, both.
+# One choice at a time, at the centre: scale, floor, average.
 _CHOICES = (
     (_AUTOMATIC, "pcr_absolute_floor_ema"),
     (_AUTOMATIC, "pcr_beta_floor_ema"),
     (_AUTOMATIC, "pcr_relative_ema"),
     (_AUTOMATIC, "pcr_relative_floor"),
-    (_AUTOMATIC, "pcr_relative"),
     ("pcr_absolute_floor_ema", "paper"),
     ("pcr_beta_floor_ema", "pcr_beta"),
     ("pcgrad_floor", "pcgrad"),
@@ -86,7 +85,7 @@ def _rates_and_scopes(runs: Runs) -> Mapping[str, str]:
     )
     faster = _each(design.FAST_RULES, [fast])
     scoped = _each(design.SCOPED, [replace(_CENTRE, scope=scope) for scope in design.SCOPES])
-    stock = [slow, rate, *_betas(fast, design.FAST_BETAS)]
+    stock = [*_betas(slow, design.SLOW_BETAS), rate, *_betas(fast, design.FAST_BETAS)]
     return {
         "rates": point_table(runs, [*stock, *_each(design.FAST_RULES, [rate]), *faster]),
         "rates prices": price_table(runs, faster),

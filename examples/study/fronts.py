@@ -27,14 +27,10 @@ Front = Sequence[tuple[float, float]]
 Fronts = Mapping[str, Front]
 
 
-def _skill_fall(record: Record, step: int | None) -> float | None:
-    rise = record.rise("skill", step)
-    return None if rise is None else -rise
-
-
 COSTS: Mapping[str, Measure] = {
     "perplexity": lambda record, step: record.rise("perplexity", step),
-    "skill": _skill_fall,
+    # The share of right answers stays at 1 for long, and then moves in steps.
+    "skill": lambda record, step: record.rise("skill loss", step),
     "KL": lambda record, step: record.at("KL on answers", step),
 }
 

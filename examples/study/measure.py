@@ -15,6 +15,7 @@ from pcr_plugin.demo.warm_start import IGNORED, encode
 
 PERPLEXITY = "study/perplexity"
 SKILL = "study/skill"
+SKILL_LOSS = "study/skill_loss"
 SOLVED = "study/solved"
 
 
@@ -49,16 +50,28 @@ class Exam:
         right = ((likeliest == self._wanted) | ~self._asked).all(dim=1)
         return float(right.double().mean())
 
-    @torch.no_grad()
     def sampled(self, model: PreTrainedModel) -> float:
         """pass@1 at temperature 1 without the noise of sampling: the probability of the answers.
 
         Args:
             model: in evaluation mode.
         """
+        return float(self._logs(model).exp().mean())
+
+    def loss(self, model: PreTrainedModel) -> float:
+        """Mean of -log of the probability of a right answer, in nats.
+
+        Args:
+            model: in evaluation mode.
+        """
+        return -float(self._logs(model).mean())
+
+    @torch.no_grad()
+    def _logs(self, model: PreTrainedModel) -> Tensor:
+        """log p of every right answer, `[questions]`."""
         logs = model(input_ids=self._ids).logits[:, :-1].double().log_softmax(dim=-1)
         chosen = logs.gather(2, self._wanted.clamp(min=0).unsqueeze(2)).squeeze(2)
-        return float((chosen * self._asked).sum(dim=1).exp().mean())
+        return (chosen * self._asked).sum(dim=1)
 
 
 class Kept:
@@ -84,12 +97,13 @@ class Kept:
             model: in evaluation mode.
 
         Returns:
-            Perplexity of the held-out text, share of the skill's facts, and of every kind of
-            question the probability of the right answer, bare, as the verifier wants it.
+            Perplexity of the held-out text, share of the skill's facts and their loss, and of every
+            kind of question the probability of the right answer, bare, as the verifier wants it.
         """
         found = {f"{SOLVED}/{name}": exam.sampled(model) for name, exam in self._kinds.items()}
         reading = perplexity(model, self.text)
-        return found | {PERPLEXITY: reading, SKILL: self._skill.greedy(model)}
+        kept = {SKILL: self._skill.greedy(model), SKILL_LOSS: self._skill.loss(model)}
+        return found | kept | {PERPLEXITY: reading}
 
 
 @torch.no_grad()

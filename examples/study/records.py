@@ -17,6 +17,7 @@ MEASURED = {
     "carried over": "study/solved/products",
     "pass@1": "val-core/chain_sum/acc/mean@1",
     "skill": "study/skill",
+    "skill loss": "study/skill_loss",
     "perplexity": "study/perplexity",
     "KL on answers": "study/kl_answers",
     "KL on text": "study/kl_text",

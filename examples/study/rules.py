@@ -30,7 +30,6 @@ RULES: dict[str, Mapping[str, object]] = {
     "paper": _rule("pcr", preset="paper"),
     "robust": _rule("pcr", preset="robust"),
     "pcr_absolute_floor_ema": _pcr("absolute", floor=True, ema=0.9),
-    "pcr_relative": _pcr("relative", floor=False, ema=0.0),
     "pcr_relative_ema": _pcr("relative", floor=False, ema=0.9),
     "pcr_relative_floor": _pcr("relative", floor=True, ema=0.0),
     "pcr_relative_floor_ema": _pcr("relative", floor=True, ema=0.9),

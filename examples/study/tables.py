@@ -33,6 +33,7 @@ COLUMNS: Sequence[tuple[str, Value, int]] = (
     ("training success", _at("solved"), 3),
     ("carried over", _at("carried over"), 3),
     ("skill, rise", _rise("skill"), 3),
+    ("skill loss, rise", _rise("skill loss"), 3),
     ("perplexity, rise", _rise("perplexity"), 2),
     ("KL on answers", _at("KL on answers"), 3),
     ("gradient norm", _mean_of("gradient norm"), 2),
@@ -40,7 +41,7 @@ COLUMNS: Sequence[tuple[str, Value, int]] = (
     ("clipped", _mean_of("clipped steps"), 2),
 )
 # What is tested: what is wanted, and what is not.
-TESTED = (COLUMNS[0], COLUMNS[2], COLUMNS[3])
+TESTED = (COLUMNS[0], COLUMNS[3], COLUMNS[4])
 _OWN: Sequence[tuple[str, Value, int]] = (
     ("α", _mean_of("alpha"), 2),
     ("β_eff", _mean_of("effective beta"), 3),
@@ -135,7 +136,7 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
     """
     values = (
         ("training success", _at("solved", step), 3),
-        ("skill, rise", _rise("skill", step), 3),
+        ("skill loss, rise", _rise("skill loss", step), 3),
         ("perplexity, rise", _rise("perplexity", step), 2),
     )
     both = {point for point in engine if point in full}

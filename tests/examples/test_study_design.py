@@ -48,17 +48,18 @@ def values(name: str, rule: str, **changes: Any) -> set[Any]:
 
 def test_what_the_engine_tier_varies() -> None:
     betas = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0}
-    assert values("beta", "stock") == values("beta", "stock", rate=2.5e-4) == betas
-    assert values("beta", "stock", rate=1e-3) == {0.01, 0.03, 0.1}
-    assert values("beta", "stock", prompts=32) == {0.003, 0.01, 0.03, 0.1}
+    assert values("beta", "stock") == betas
+    assert values("beta", "stock", rate=1e-4) == {0.001, 0.01}
+    assert values("beta", "stock", rate=4e-4) == {0.01, 0.1}
+    assert values("beta", "stock", prompts=8) == {0.003, 0.01, 0.03, 0.1}
     for rule in ("pcgrad_floor", "paper", *design.CANDIDATES, "soft0.5_floor"):
         assert values("beta", rule) == {0.001, 0.01, 0.1}, rule
     for rule in ("pcgrad_floor", "paper", "pcr_relative_floor_ema", "soft0.5_floor"):
-        assert values("rate", rule) == {5e-4, 1e-3}, rule
+        assert values("rate", rule) == {2e-4, 4e-4}, rule
     for rule in ("pcgrad_floor", "pcr_relative_floor_ema"):
         assert values("scope", rule) == {"mlp", "attention", "all"}, rule
     for rule in ("pcgrad_floor", "pcr_relative_floor_ema", "soft0.5_floor"):
-        assert values("beta", rule, prompts=32) == {0.01}, rule
+        assert values("beta", rule, prompts=8) == {0.01}, rule
 
 
 def test_the_controls_lie_between_betas_of_stock() -> None:

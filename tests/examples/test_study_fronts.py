@@ -29,7 +29,7 @@ def record(
     measured = {
         "solved": [AT_START, early[0], score],
         "perplexity": [20.0 + each for each in costs],
-        "skill": [1.0 - each / 100 for each in costs],
+        "skill loss": [each / 100 for each in costs],
         "KL on answers": [each / 10 for each in costs],
     }
     return Record("engine", point, [0, 8, 24], measured, {}, 60)

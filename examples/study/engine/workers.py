@@ -10,6 +10,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from verl.utils.config import validate_config
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
+from examples.study.engine.log_probs import take_all_at_once
+
 # What Ray's worker group tells a worker. The address is not used: the process group is made here.
 _ONE_PROCESS = {
     "WORLD_SIZE": "1",
@@ -33,6 +35,7 @@ def start_workers(config: DictConfig) -> tuple[Any, Any]:
     OmegaConf.resolve(config)
     validate_config(config, use_reference_policy=True, use_critic=False)
     os.environ.update(_ONE_PROCESS)
+    take_all_at_once()
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     actor, reference = (
         # A worker changes its configuration.
