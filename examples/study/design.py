@@ -13,7 +13,7 @@ from pcr_plugin.demo.warm_start import Schedule
 START = StartSettings()
 ENGINE_SIZES = Sizes(steps=60, prompts=32, measured_every=20)
 # A step of `main_ppo` takes longer; the other tier is measured at these steps, too.
-FULL_SIZES = replace(ENGINE_SIZES, steps=40)
+FULL_SIZES = replace(ENGINE_SIZES, steps=20)
 SEEDS = range(5)
 
 # With half of it next to nothing is forgotten in so many steps; with more than twice as much p and

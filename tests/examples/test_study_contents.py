@@ -15,7 +15,7 @@ CENTRE = design.CENTRE
 def record(point: Point, solved: float) -> Record:
     measured = {name: [0.5, 0.25] for name in MEASURED} | {"solved": [0.0, solved]}
     means = {"gradient norm": 2.0, "deviation of the gradient norm": 0.5, "clipped steps": 0.25}
-    return Record("engine", point, [0, 24], measured, means, 60)
+    return Record("engine", point, [0, design.ENGINE_SIZES.steps], measured, means, 60)
 
 
 def score_of(point: Point) -> float:
@@ -27,10 +27,15 @@ def score_of(point: Point) -> float:
 def everything() -> Found:
     engine = [record(point, score_of(point)) for point in design.engine().points]
     full = [
-        replace(record(point, score_of(point) + 0.1), tier="full", steps=[0, 16])
+        replace(
+            record(point, score_of(point) + 0.1), tier="full", steps=[0, design.FULL_SIZES.steps]
+        )
         for point in design.full().points
     ]
-    both = [replace(each, steps=[0, 16, 24]) for each in engine]
+    both = [
+        replace(each, steps=[0, design.FULL_SIZES.steps, design.ENGINE_SIZES.steps])
+        for each in engine
+    ]
     for each in both:
         each.measured.update({k: [v[0], v[1], v[1]] for k, v in each.measured.items()})
     return Found([*both, *full], {"code": "c0de"})
@@ -46,7 +51,7 @@ def key(point: Point) -> tuple[str, ...]:
 
 
 # The tables of points, by the questions of a step.
-OF_POINTS = {"front": None, "rules": None, "rates": None, "scopes": None, "noisy": 32}
+OF_POINTS = {"front": None, "rules": None, "rates": None, "scopes": None, "noisy": 8}
 
 
 def test_every_point_of_the_design_is_shown_with_its_own_runs() -> None:
@@ -64,12 +69,10 @@ def test_every_point_of_the_design_is_shown_with_its_own_runs() -> None:
             assert row[4].startswith(f"{mean:.3f} ± "), (name, row)
             assert row[-1] == str(seeds) == "5"
     left = {key(point) for point in points.values() if point not in shown}
-    slow = [replace(CENTRE, beta=beta, rate=design.SLOW) for beta in design.STOCK_BETAS]
     assert (
         left
         == {
             key(replace(CENTRE, rule="observe", scope="all")),  # for a picture
-            *(key(point) for point in slow if point.beta != CENTRE.beta),  # for a front
             # For the other tier.
             *(key(replace(CENTRE, rule=rule, beta=1.0)) for rule in design.FULL_RULES[1:]),
         }
@@ -93,7 +96,7 @@ def test_every_rule_is_priced_and_so_are_the_controls() -> None:
     ]
     assert priced["front prices"] == rules
     assert [row[0] for row in priced["rules prices"]] == list(design.OTHER_RULES)
-    assert [row[2] for row in priced["rates prices"]] == ["0.001"] * 4
+    assert [row[2] for row in priced["rates prices"]] == ["0.0004"] * 4
     assert [row[3] for row in priced["scopes prices"]] == list(design.SCOPES) * 2
     assert [row[:2] for row in priced["noisy prices"][:2]] == [("stock", "0.01"), ("stock", "0.03")]
     assert [row[0] for row in priced["noisy prices"][2:]] == list(design.NOISY_RULES)
@@ -119,7 +122,7 @@ def test_the_duels_are_those_that_the_study_is_about() -> None:
     assert rivals == {("pcr_relative_floor_ema", rule) for rule in design.FIXED}
     told = rows_of(made["rules duels"])
     assert ["pcr_relative_floor_ema", "pcr_relative_floor"] in [row[:2] for row in told]
-    assert len(told) == 9
+    assert len(told) == 8
 
 
 def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> None:
@@ -128,7 +131,7 @@ def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> Non
     found = tables(Found(records, {}))
     assert "| stock | 0.1 |" in found["front"]
     assert "| pcr_relative_floor_ema | 0.1 |" in found["front tests"]
-    assert "| engine | 65 | 288 | 0 | 1.1 |" in found["runs"]
+    assert "| engine | 65 | 253 | 0 | 1.1 |" in found["runs"]
     assert "| full | 0 | 24 |  | 0.0 |" in found["runs"]
     nothing = tables(Found([], {}))
     empty = {name: table for name, table in nothing.items() if name not in ("runs", "versions")}
