@@ -243,7 +243,17 @@ def custom_loss(config: Any, model_output: Any, data: Any, dp_group: Any = None)
         lambda model_output, data, dp_group=None: None,
         None,
     ],
-    ids=str,
+    ids=[
+        "custom",
+        "sft",
+        "value",
+        "ppo with a place for config",
+        "ppo with more",
+        "custom twice",
+        "ppo itself",
+        "lambda",
+        "none",
+    ],
 )
 def test_other_losses_are_refused(loss: Any) -> None:
     with pytest.raises(ValueError) as caught:
