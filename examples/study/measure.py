@@ -71,7 +71,7 @@ class Exam:
         """log p of every right answer, `[questions]`."""
         logs = model(input_ids=self._ids).logits[:, :-1].double().log_softmax(dim=-1)
         chosen = logs.gather(2, self._wanted.clamp(min=0).unsqueeze(2)).squeeze(2)
-        return (chosen * self._asked).sum(dim=1)
+        return (chosen * self._asked).sum(dim=1)  # type: ignore[no-any-return]
 
 
 class Kept:

@@ -214,7 +214,7 @@ def test_rows_of_the_tables() -> None:
     lines = price_table(runs, points).splitlines()
     assert lines[0].count("|") == lines[2].count("|") == lines[3].count("|")
     rule, control = (line.strip("| ").split(" | ") for line in lines[2:])
-    assert rule[:5] == [RULE, "0.1", "0.0005", "mlp", "0.700 ± 0.100"]
+    assert rule[:5] == [RULE, "0.1", "0.0002", "mlp", "0.700 ± 0.100"]
     assert rule[5:7] == ["+1.00 ± 0.50", "+1.00 ± 0.50"]
     assert rule[7] == "+0.010 ± 0.005"
     assert rule[9] == "+0.100 ± 0.050"
