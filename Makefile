@@ -20,12 +20,6 @@ HOST_TESTS := $(addprefix tests/integration/test_,hydra_switch.py hydra_recipes.
 	versions.py never_silent.py loss_split.py batches_and_outputs.py async_trainers.py \
 	end_to_end.py flat_run.py)
 
-# What runs in one process, so that two go at a time. The rest starts ranks, clusters or environments
-# with limits of time, and wants the machine to itself.
-TOGETHER := tests/unit tests/oracle tests/docs tests/recipes $(addprefix tests/integration/test_, \
-	batches_and_outputs.py hostile_recipe.py hydra_recipes.py hydra_switch.py loss_split.py \
-	megatron_fusion.py megatron_refusals.py never_silent.py refusals.py versions.py)
-
 .PHONY: demo study test test-units test-host lint format docs dist check-tag install install-openrlhf clean
 
 install: $(INSTALLED)
@@ -68,8 +62,7 @@ study: $(INSTALLED)
 	$(BIN)/python -m examples.study $(if $(SMALL),--small)
 
 test: $(INSTALLED) $(OPENRLHF_INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TOGETHER)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(TOGETHER))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 # Needs neither OpenRLHF's environment nor minutes; CI runs it on every declared Python and on every
 # torch of docs/compatibility.md.

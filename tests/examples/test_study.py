@@ -39,7 +39,7 @@ def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=folder,
-        timeout=500,
+        timeout=900,
         check=False,
     )
 

@@ -62,8 +62,8 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     """Send Ctrl-C; all processes of the command are gone soon; what it said."""
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=90)
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, said = process.communicate(timeout=180)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     return said
 

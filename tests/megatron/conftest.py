@@ -35,7 +35,7 @@ class MegatronRuns(Runs):
                     ranks,
                     folder,
                     arguments=arguments,
-                    timeout=500,
+                    timeout=1200,
                     preloaded=PRELOADED,
                     beside=beside,
                 )

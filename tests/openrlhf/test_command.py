@@ -24,7 +24,7 @@ def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         },
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=900,
         check=False,
     )
 

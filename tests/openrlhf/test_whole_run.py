@@ -17,7 +17,7 @@ from tests.openrlhf.conftest import STAND_INS, Runs
 from tests.support.forking import ROOT
 
 # A run takes half a minute on two free cores.
-_SECONDS = 240
+_SECONDS = 600
 _RULE = ("--actor.update_rule", "pcr")
 RUNS = {
     "stock": (),

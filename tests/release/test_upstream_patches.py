@@ -59,7 +59,7 @@ def run_tests(tree: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=900,
         check=False,
     )
     return done.stdout

@@ -20,7 +20,7 @@ def run_ranks(
     folder: Path,
     *,
     arguments: Sequence[str] = (),
-    timeout: float = 400,
+    timeout: float = 900,
     preloaded: str | None = None,
     beside: Sequence[tuple[Path, Sequence[str]]] = (),
     python: Path | None = None,
