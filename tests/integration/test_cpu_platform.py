@@ -9,8 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 
 def run(script: str, **environment: str) -> str:
     """Run a script in a fresh interpreter; its output. Fails the test if it exits non-zero."""
@@ -61,18 +59,16 @@ def test_importing_verl_stays_cheap() -> None:
     )
 
 
-@pytest.mark.parametrize("backend", ["fsdp", "fsdp2"])
-@pytest.mark.parametrize(
-    ("model_type", "name"),
-    [("language_model", "FSDPEngineWithLMHead"), ("value_model", "FSDPEngineWithValueHead")],
-)
-def test_engines_resolve(backend: str, model_type: str, name: str) -> None:
+def test_engines_resolve() -> None:
     run(
-        f"""
+        """
+        from itertools import product
         from verl.workers.engine import EngineRegistry
-        engine = EngineRegistry.get_engine_cls({model_type!r}, {backend!r})
-        assert engine.__name__ == {name!r}
-        assert engine.__module__ == "verl.workers.engine.fsdp.transformer_impl"
+        names = {"language_model": "FSDPEngineWithLMHead", "value_model": "FSDPEngineWithValueHead"}
+        for (model_type, name), backend in product(names.items(), ("fsdp", "fsdp2")):
+            engine = EngineRegistry.get_engine_cls(model_type, backend)
+            assert engine.__name__ == name
+            assert engine.__module__ == "verl.workers.engine.fsdp.transformer_impl"
         """,
         VERL_PLATFORM="cpu",
     )

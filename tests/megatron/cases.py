@@ -91,10 +91,10 @@ HALF_BUFFERS = replace(
 )
 
 # One step that moves the weights, so that replicas could drift apart.
-PLAIN = Recipe(name="even", model="even", batches=("even",), learning_rate=1e-2)
+PLAIN = Recipe(name="even", model="even", batches=("even",), micro_batches=(4,), learning_rate=1e-2)
 
 # The weights stay where the oracle has them.
-STILL = Recipe(name="still", model="even", batches=("even", "even"))
+STILL = Recipe(name="still", model="even", batches=("even", "even"), micro_batches=(4,))
 
 # The same in float64, where an error of the method cannot hide behind rounding.
 EXACT = replace(PLAIN, name="exact", precision="fp64")

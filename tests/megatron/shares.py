@@ -1,6 +1,6 @@
 """Which cases one process runs: few enough that it stays quick.
 
-Every engine makes process groups of its own, and what gloo starts for them (three threads each)
+Every engine makes process groups of its own, and what gloo starts for them (two threads each)
 goes on until the process ends. With a hundred engines threads are all that a process does.
 """
 

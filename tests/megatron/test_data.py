@@ -64,4 +64,4 @@ def test_steps_are_cut_into_micro_batches(runs: MegatronRuns) -> None:
         layout.name: len(runs.records(_case(layout.name))[0].steps[0].micro_batches)
         for layout in LAYOUTS
     }
-    assert counts == {layout.name: 16 // 2 // layout.data for layout in LAYOUTS}
+    assert counts == {layout.name: 16 // 4 // layout.data for layout in LAYOUTS}

@@ -30,8 +30,10 @@ def main(rank: int, ranks: int, folder: Path, share: int) -> None:
     importlib.import_module(PRELOADED)
     from tests.megatron.running import run_case
     from tests.megatron.scenarios import SCENARIOS
+    from tests.support import shared_gloo
 
     gc.freeze()
+    shared_gloo.install()
     torch.set_num_threads(1)
     inputs = Inputs.load(folder.parents[1])
     dist.init_process_group(
