@@ -16,8 +16,9 @@ FIRST = ("distributed", "integration", "megatron", "openrlhf", "examples", "benc
 
 # A cluster of its own for every run: Ray otherwise joins one that another test has started.
 os.environ["RAY_ADDRESS"] = "local"
-# Ray's workers are niced by default, and would stand still beside ranks.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 -- as Ray spells it
+# By default Ray's workers yield to everything (15), and stand still beside ranks. Of these there
+# are fewer at a time, so that some of it is fair.
+os.environ["RAY_worker_niceness"] = "5"  # noqa: SIM112 -- as Ray spells it
 
 
 class Scheduling(LoadScopeScheduling):

@@ -41,7 +41,7 @@ class Runs:
         """The records; or the failure, which is remembered: every test would wait for it again."""
         folder = self._folder / f"ranks{ranks}"
         try:
-            run_ranks(self._worker, ranks, folder, timeout=1500)
+            run_ranks(self._worker, ranks, folder, timeout=3000)
         except RuntimeError as error:
             return error
         return [

@@ -142,7 +142,7 @@ def run(
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate(timeout=1500)
     finally:
         # Ray and vLLM are in the process group of the run; nothing of them may outlive it.
         stop_group(process.pid)

@@ -35,7 +35,7 @@ class MegatronRuns(Runs):
                     ranks,
                     folder,
                     arguments=arguments,
-                    timeout=1200,
+                    timeout=1500,
                     preloaded=PRELOADED,
                     beside=beside,
                 )
