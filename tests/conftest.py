@@ -11,13 +11,13 @@ HERE = Path(__file__).parent
 # Their ranks are started once for all tests of the folder.
 ONE_LAUNCH = ("distributed", "megatron", "openrlhf")
 # What takes minutes first, so that one process is not left with it at the end; and ranks, which
-# keep every core busy, beside whole runs, which wait for Ray half of their time.
+# keep every core busy, beside whole runs, which do not.
 FIRST = ("distributed", "integration", "megatron", "openrlhf", "examples", "benchmarks", "release")
 
 # A cluster of its own for every run: Ray otherwise joins one that another test has started.
 os.environ["RAY_ADDRESS"] = "local"
-# By default Ray's workers yield to everything (15), and stand still beside ranks. Of these there
-# are fewer at a time, so that some of it is fair.
+# Ray's default of 15 has its workers stand still beside ranks; at 0 they would slow these down,
+# since a whole run has more processes than a launch.
 os.environ["RAY_worker_niceness"] = "5"  # noqa: SIM112 -- as Ray spells it
 
 
