@@ -31,6 +31,15 @@ class Run:
     output: str
     steps: list[dict[str, Any]]
 
+    def tracebacks(self) -> list[str]:
+        """Where one begins, in all that was printed but by vLLM's server.
+
+        Once the training is over, Ray ends the server and its engine in any order, and a server
+        that outlives its engine by a moment says so with a traceback.
+        """
+        lines = self.output.splitlines()
+        return [line for line in lines if "Traceback" in line and "vLLMServer" not in line]
+
 
 def prepare(folder: Path) -> None:
     """Write a random checkpoint, prompts and a reward function.

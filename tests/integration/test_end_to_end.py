@@ -24,7 +24,7 @@ def pcr(folder: Path) -> Run:
 def test_the_run_ends_well(pcr: Run) -> None:
     assert pcr.status == 0, pcr.output[-4000:]
     assert len(pcr.steps) == 2
-    assert "Traceback" not in pcr.output
+    assert pcr.tracebacks() == []
 
 
 def test_active_is_one_in_every_logged_step(pcr: Run) -> None:
@@ -102,5 +102,6 @@ def test_a_plugin_that_is_broken_on_the_worker_alone_stops_the_run(
     assert result.status != 0
     assert result.steps == []
     assert "old copy" in result.output
+    assert result.tracebacks()
     assert "pcr doctor" in result.output
     assert "every worker" in result.output
