@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,38 @@ def _like(point: Point, **changes: Any) -> bool:
     return point == replace(design.CENTRE, rule=point.rule, seed=point.seed, **changes)
 
 
-# Name, and the runs that each is of. The other figures of `pcr plot` are a reader's to draw.
-FIGURES: Mapping[str, Callable[[Point], bool]] = {
-    **dict.fromkeys(("front", "betas", "sensitivity"), _on_front),
-    "alpha_fixed": lambda p: p.rule in _STRENGTHS and _like(p),
-    "learning_rates": lambda p: p.rule in ("stock", *design.FAST_RULES) and _like(p, rate=p.rate),
-    "scopes": lambda p: p.rule in design.SCOPED and _like(p, scope=p.scope),
-    "alphas": lambda p: p.rule == _AUTOMATIC and _like(p, scope="all"),
-    "cosines": lambda p: p.rule == "observe" and _like(p, scope="all"),
-    "gradient_norms": lambda p: p.rule in _FEW and _like(p),
+@dataclass(frozen=True)
+class Picture:
+    """What a picture is of.
+
+    Attributes:
+        figure: of `pcr plot`.
+        of: whether it shows a run.
+        cost: of `MEASURED`, what is lost beside what is learnt.
+        named: whether rules have their names. Where the axis is alpha, from the keys of the runs,
+            a name per rule would make each rule a line.
+    """
+
+    figure: str
+    of: Callable[[Point], bool]
+    cost: str = "perplexity"
+    named: bool = True
+
+
+# The other figures of `pcr plot` are a reader's to draw.
+FIGURES: Mapping[str, Picture] = {
+    **{name: Picture(name, _on_front) for name in ("front", "betas", "sensitivity")},
+    **{f"{name}_skill": Picture(name, _on_front, "skill loss") for name in ("front", "betas")},
+    "alpha_fixed": Picture("alpha_fixed", lambda p: p.rule in _STRENGTHS and _like(p), named=False),
+    "learning_rates": Picture(
+        "learning_rates",
+        lambda p: p.rule in ("stock", *design.FAST_RULES) and _like(p, rate=p.rate),
+    ),
+    "scopes": Picture("scopes", lambda p: p.rule in design.SCOPED and _like(p, scope=p.scope)),
+    "alphas": Picture("alphas", lambda p: p.rule == _AUTOMATIC and _like(p, scope="all")),
+    "cosines": Picture("cosines", lambda p: p.rule == "observe" and _like(p, scope="all")),
+    "gradient_norms": Picture("gradient_norms", lambda p: p.rule in _FEW and _like(p)),
 }
-# Its axis is alpha, from the keys of the runs: a name per rule would make each rule a line.
-_BY_KEYS = ("alpha_fixed",)
 
 
 def draw(jobs: Iterable[Job], folder: Path) -> None:
@@ -52,28 +72,30 @@ def draw(jobs: Iterable[Job], folder: Path) -> None:
     """
     points = {job.folder: point_of(job) for job in jobs if job.finished()}
     chosen: dict[tuple[str, ...], list[str]] = {}
-    for name, wanted in FIGURES.items():
-        of_it = {run: point for run, point in points.items() if wanted(point)}
+    for name, picture in FIGURES.items():
+        of_it = {run: point for run, point in points.items() if picture.of(point)}
         words = [str(run / "log.jsonl") for run in of_it]
-        if name not in _BY_KEYS:
+        if picture.named:
             words += [word for point in of_it.values() for word in ("--label", point.rule)]
-        chosen.setdefault(tuple(words), []).append(name)
+        if of_it:
+            words += ["--score", MEASURED["solved"], "--perplexity", MEASURED[picture.cost]]
+            chosen.setdefault(tuple(words), []).append(name)
     shutil.rmtree(folder, ignore_errors=True)
-    for runs_and_labels, names in chosen.items():
-        if runs_and_labels:
-            folder.mkdir(parents=True, exist_ok=True)
-            _draw(runs_and_labels, names, folder)
+    for words_of_plot, names in chosen.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(words_of_plot, names, folder)
 
 
 def _draw(words: Sequence[str], names: Sequence[str], folder: Path) -> None:
     from pcr_plugin.cli.main import main as pcr
 
     with tempfile.TemporaryDirectory() as made:
-        status = pcr(["plot", *words, "--out", made, "--score", MEASURED["solved"]])
+        status = pcr(["plot", *words, "--out", made])
         if status:
             sys.exit(status)
         for name in names:
             # Of several pages the first.
-            for page in (f"{name}.svg", f"{name}-1.svg"):
+            figure = FIGURES[name].figure
+            for page in (f"{figure}.svg", f"{figure}-1.svg"):
                 if (Path(made) / page).exists():
                     shutil.copy(Path(made) / page, folder / f"{name}.svg")

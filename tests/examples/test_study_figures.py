@@ -52,7 +52,8 @@ def run(job: Job, point: Point) -> None:
 
 def _of(seed: int) -> list[Callable[[Point], bool]]:
     """Of the first seed the runs of every picture, of the second those of figure 4a."""
-    return list(FIGURES.values()) if not seed else [FIGURES["alpha_fixed"]]
+    pictures = FIGURES.values() if not seed else [FIGURES["alpha_fixed"]]
+    return [picture.of for picture in pictures]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def places(axis: Any) -> list[str]:
 def test_figure_4a_has_fixed_strengths_and_the_automatic_one(
     finished: list[tuple[Job, Point]],
 ) -> None:
-    chosen = [job for job, point in finished if FIGURES["alpha_fixed"](point)]
+    chosen = [job for job, point in finished if FIGURES["alpha_fixed"].of(point)]
     assert len(chosen) == 10  # of two seeds
     [axis] = alpha_fixed(chosen)
     assert places(axis) == ["0.2", "0.5", "0.8", "1 (pcgrad)", "auto (pcr)"]
@@ -129,8 +130,8 @@ def test_figure_4a_of_all_rules_shows_each_of_the_automatic_ones(
 
 def test_pictures_are_of_what_their_names_say() -> None:
     points = [point for point in design.engine().points if point.seed == 4]
-    seed = {name: list(filter(wanted, points)) for name, wanted in FIGURES.items()}
-    assert len(seed["front"]) == 7 + 5 * 3
+    seed = {name: list(filter(picture.of, points)) for name, picture in FIGURES.items()}
+    assert len(seed["front"]) == len(seed["front_skill"]) == 7 + 5 * 3
     assert len({p.rate for p in seed["learning_rates"]}) == 3
     assert {p.scope for p in seed["scopes"]} == {"mlp", "attention", "all"}
     assert [p.rule for p in seed["alphas"]] == [design.CANDIDATES[0]]

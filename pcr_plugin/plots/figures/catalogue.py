@@ -155,7 +155,7 @@ def _measures(study: Study) -> tuple[dict[str, Measure], Mapping[str, Measure]]:
         score[labelled(study.score_name, wanted)] = lambda log: final(log, wanted)
     both = dict(score)
     if wanted and other:
-        both[labelled("perplexity", other)] = lambda log: final(log, other)
+        both[labelled(study.perplexity_name, other)] = lambda log: final(log, other)
     return score, both
 
 
@@ -167,7 +167,7 @@ def _progress(study: Study) -> Panels:
         "What is learned, and how far the policy moves from the reference.",
         {
             study.score_name if study.score else "score": study.score or "val-core/<...>",
-            "perplexity": study.perplexity or "<...perplexity...>",
+            study.perplexity_name: study.perplexity or "<...perplexity...>",
             "KL to the reference": KL,
             "entropy": "actor/entropy",
         },

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pcr_plugin.plots.figures.drawing import Drawing, Missing, pages
@@ -16,9 +17,11 @@ Line = dict[Any, Group]
 FINAL = (
     "Large points: mean over seeds of the runs' final values (a final value is the mean of the "
     "last tenth of what was logged), with the 95 % interval of that mean by Student's t. Small "
-    "points: the seeds. Configurations that were run at one value only are left out."
+    "points: the seeds. What was run at the same value stands side by side. Configurations that "
+    "were run at one value only are left out."
 )
 _MOST_LETTERS = 60  # of all places together, side by side
+_ROOM = 0.5  # of the way to the next place, for the lines that share one
 _SLANTED = {"rotation": 15, "horizontalalignment": "right"}
 
 
@@ -86,10 +89,10 @@ class Factor:
         return figure
 
     def _across(self, line: Line, places: list[Any], index: int, count: int) -> dict[Any, float]:
-        """Where the points stand; those of several lines beside each other if places are names."""
+        """Where the points stand: those of several lines beside each other."""
+        aside = _ROOM * ((index + 0.5) / count - 0.5)
         if self.ordered:
-            return {place: place for place in line}
-        aside = 0.5 * ((index + 0.5) / count - 0.5)
+            return {place: beside(place, places, aside) for place in line}
         return {place: places.index(place) + aside for place in line}
 
     def _line(
@@ -131,6 +134,23 @@ def families(study: Study, value: Callable[[Group], Any], left_out: tuple[str, .
 def family_name(line: Line, left_out: tuple[str, ...]) -> str:
     """What a line's groups have in common."""
     return next(iter(line.values())).name_without(left_out) or "all other settings equal"
+
+
+def beside(place: float, places: Sequence[float], share: float) -> float:
+    """A little aside of a place on the axis of `scale_places`.
+
+    Args:
+        place: from 0.
+        places: all of the axis, from the least to the largest.
+        share: of the least way from one place to the next; negative for the left.
+    """
+    positive = [each for each in places if each > 0]
+    if len(places) < 2 or not positive:
+        return place
+    if place == 0:
+        return share * positive[0]  # the axis is linear up to there
+    ratios = (after / before for before, after in pairwise(positive))
+    return float(place * min(ratios, default=1.0) ** share)
 
 
 def scale_places(axis: Any, places: list[float]) -> None:

@@ -17,9 +17,9 @@ _CAPTION = (
     "A point is a configuration: the mean over seeds of the final values, with 95 % intervals by "
     "Student's t. Up and to the left is better. Ringed points are on the front of all "
     "configurations: none other is better in one and at least as good in the other. Points that "
-    "differ in β alone are joined; the numbers are β."
+    "differ in β alone are joined; the numbers are β, where there is room for them."
 )
-_MOST_NUMBERS = 24
+_ROOM = (20.0, 9.0)  # for a number, in points of print
 Point = tuple[Estimate, Estimate]
 
 
@@ -59,9 +59,10 @@ def _figure(study: Study, lines: Sequence[Line], points: dict[str, Point]) -> An
     figure, [axis] = panels(1, 1, (6.5, 4.4))
     _draw_front(axis, list(points.values()))
     handles = [_draw_line(axis, line, points, index) for index, line in enumerate(lines)]
-    axis.set_xlabel(labelled("perplexity, less is better", study.perplexity or ""))
+    axis.set_xlabel(labelled(f"{study.perplexity_name}, less is better", study.perplexity or ""))
     axis.set_ylabel(labelled(f"{study.score_name}, more is better", study.score or ""))
     legend(figure, handles, [family_name(line, (BETA,)) for line in lines])
+    _write_betas(axis, lines, points)
     return figure
 
 
@@ -76,15 +77,6 @@ def _draw_front(axis: Any, points: Sequence[Point]) -> None:
 def _draw_line(axis: Any, line: Line, points: dict[str, Point], index: int) -> Any:
     groups = [group for group in _by_beta(line) if group.name in points]
     found = [points[group.name] for group in groups]
-    if len(points) <= _MOST_NUMBERS and len(line) > 1:
-        for group, (perplexity, score) in zip(groups, found, strict=True):
-            axis.annotate(
-                text(shown(group.settings.get(BETA, ""))),
-                (perplexity.mean, score.mean),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=7,
-            )
     return axis.errorbar(
         [perplexity.mean for perplexity, _ in found],
         [score.mean for _, score in found],
@@ -94,6 +86,28 @@ def _draw_line(axis: Any, line: Line, points: dict[str, Point], index: int) -> A
         elinewidth=0.7,
         markersize=6,
     )
+
+
+def _write_betas(axis: Any, lines: Sequence[Line], points: dict[str, Point]) -> None:
+    """At the points of every line; none over one that is there already."""
+    taken: list[tuple[float, float]] = []
+    axis.autoscale_view()  # places on paper are those of the final axes
+    for group in (each for line in lines if len(line) > 1 for each in _by_beta(line)):
+        if group.name not in points:
+            continue
+        perplexity, score = points[group.name]
+        pixels = axis.transData.transform((perplexity.mean, score.mean))
+        x, y = (float(each) * 72 / axis.figure.dpi for each in pixels)
+        if any(abs(x - a) < _ROOM[0] and abs(y - b) < _ROOM[1] for a, b in taken):
+            continue
+        taken.append((x, y))
+        axis.annotate(
+            text(shown(group.settings.get(BETA, ""))),
+            (perplexity.mean, score.mean),
+            xytext=(6, 5),
+            textcoords="offset points",
+            fontsize=7,
+        )
 
 
 def _by_beta(line: Line) -> list[Group]:

@@ -33,6 +33,11 @@ class Study:
         """For an axis."""
         return "training reward" if self.score == TRAINING_REWARD else "score"
 
+    @property
+    def perplexity_name(self) -> str:
+        """For an axis; the user's choice may be any metric of which less is better."""
+        return "perplexity" if "perplexity" in (self.perplexity or "perplexity").lower() else "cost"
+
 
 def study_of(runs: Sequence[Run], score: str | None = None, perplexity: str | None = None) -> Study:
     """Group the runs and choose the metrics.

@@ -57,8 +57,8 @@ def _columns(study: Study) -> dict[str, Callable[[Log], float | None]]:
     if score:
         columns["score"] = lambda log: final(log, score)
     if perplexity:
-        columns["perplexity"] = lambda log: final(log, perplexity)
-        columns["change of perplexity"] = lambda log: change(log, perplexity)
+        columns[study.perplexity_name] = lambda log: final(log, perplexity)
+        columns[f"change of {study.perplexity_name}"] = lambda log: change(log, perplexity)
     columns["KL"] = lambda log: final(log, KL)
     columns["gradient norm, mean"] = lambda log: _over_steps(log, fmean, 1)
     columns["gradient norm, variance"] = lambda log: _over_steps(log, variance, 2)

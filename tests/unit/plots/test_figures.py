@@ -1,6 +1,7 @@
 """What the figures show, read back from matplotlib's own objects."""
 
 from collections.abc import Callable
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,43 @@ def test_figure_1a_has_mean_and_interval_of_every_beta(figures: dict[str, Any]) 
     top, bottom = figures["betas"].axes
     assert legend_of(figures["betas"]) == ["stock, lr 1e-06", "pcr, scope mlp, lr 1e-06"]
     for index, rule in enumerate([None, "pcr"]):
-        found = points(top, index)
-        assert list(found) == list(BETAS)
-        for beta in BETAS:
-            assert found[beta] == pytest.approx((score(rule, beta, 2), HALF_WIDTH))
-            assert points(bottom, index)[beta] == pytest.approx((perplexity(rule, beta), 0.0))
+        above, below = (list(points(axis, index).values()) for axis in (top, bottom))
+        for place, beta in enumerate(BETAS):
+            assert above[place] == pytest.approx((score(rule, beta, 2), HALF_WIDTH))
+            assert below[place] == pytest.approx((perplexity(rule, beta), 0.0))
     assert top.get_xscale() == "log"
     assert SCORE[-20:] in top.get_ylabel()
     assert PERPLEXITY in bottom.get_ylabel()
     assert "β" in bottom.get_xlabel()
+
+
+def test_rules_at_the_same_beta_stand_side_by_side(figures: dict[str, Any]) -> None:
+    top, bottom = figures["betas"].axes
+    ratios = [after / before for before, after in pairwise(BETAS)]
+    for beta, stock, pcr in zip(BETAS, points(top, 0), points(top, 1), strict=True):
+        assert stock < beta < pcr
+        assert stock * pcr == pytest.approx(beta**2)
+        assert pcr / stock == pytest.approx(min(ratios) ** 0.25)
+    places = [label.get_text() for label in bottom.get_xticklabels()]
+    assert places == [f"{beta:g}" for beta in BETAS]
+
+
+def test_numbers_at_the_front_are_not_over_each_other(figures: dict[str, Any]) -> None:
+    [axis] = figures["front"].axes
+    figures["front"].draw_without_rendering()
+    boxes = [each.get_window_extent() for each in axis.texts]
+    assert {each.get_text() for each in axis.texts} == {f"{beta:g}" for beta in BETAS}
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_any_metric_of_which_less_is_better_can_take_the_place_of_perplexity(folder: Path) -> None:
+    study = study_of(read_runs(name_runs([folder], [])), perplexity="actor/kl_loss")
+    with style.settings():
+        found = {each.name: each for each in draw_all(study) if isinstance(each, Drawing)}
+    [axis] = found["front"].figure.axes
+    assert axis.get_xlabel() == "cost, less is better\nactor/kl_loss"
+    assert found["betas"].figure.axes[1].get_ylabel() == "cost\nactor/kl_loss"
+    assert {"cost", "change of cost"} <= rows(study)[0].cells.keys()
 
 
 def test_figure_1b_rings_the_front(figures: dict[str, Any]) -> None:
