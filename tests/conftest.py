@@ -5,29 +5,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-HERE = Path(__file__).parent
 # Their ranks are started once for all tests of the folder.
 ONE_LAUNCH = ("distributed", "megatron", "openrlhf")
+# One after the other: the socket by which vLLM gets weights has the same name below /tmp in every
+# cluster, since Ray counts jobs from 1 in each.
+WHOLE_RUNS = {
+    f"tests/integration/test_{name}.py"
+    for name in (
+        *("end_to_end", "flat_run", "interrupted_demo", "killed_worker", "megatron_run"),
+        *("ppo_with_critic", "two_nodes"),
+    )
+}
 # What takes minutes first, so that one process is not left with it at the end; and ranks, which
 # keep every core busy, beside whole runs, which do not.
-FIRST = ("distributed", "integration", "megatron", "openrlhf", "examples", "benchmarks", "release")
+FIRST = (
+    *("distributed", "whole runs", "megatron", "openrlhf", "integration", "examples"),
+    *("benchmarks", "release"),
+)
 
 # A cluster of its own for every run: Ray otherwise joins one that another test has started.
 os.environ["RAY_ADDRESS"] = "local"
 # Ray's default of 15 has its workers stand still beside ranks; at 0 they would slow these down,
 # since a whole run has more processes than a launch.
 os.environ["RAY_worker_niceness"] = "5"  # noqa: SIM112 -- as Ray spells it
+# 30 seconds for the start of a cluster are few beside ranks.
+os.environ["RAY_gcs_server_port_wait_time_s"] = "120"  # noqa: SIM112 -- as Ray spells it
+# How long an example takes depends on what runs beside it.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 class Scheduling(LoadScopeScheduling):
-    """What has fixtures in common stays in one process: a file, or a whole folder."""
+    """What has something in common stays in one process: a file, or more."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        folder = Path(file).parts[1]
-        return folder if folder in ONE_LAUNCH else file
+        kind = _kind(file)
+        return kind if kind in (*ONE_LAUNCH, "whole runs") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
@@ -38,8 +55,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which they start."""
-    items.sort(key=lambda item: _place(item.path.relative_to(HERE).parts[0]))
+    items.sort(key=lambda item: _place(_kind(item.nodeid.split("::", 1)[0])))
 
 
-def _place(folder: str) -> int:
-    return FIRST.index(folder) if folder in FIRST else len(FIRST)
+def _kind(file: str) -> str:
+    """Of a test file; the folder, for most."""
+    return "whole runs" if file in WHOLE_RUNS else Path(file).parts[1]
+
+
+def _place(kind: str) -> int:
+    return FIRST.index(kind) if kind in FIRST else len(FIRST)

@@ -1,7 +1,6 @@
 """One rank of engines that should not start. `python -m ... <rank> <ranks> <folder>`."""
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from benchmarks.workload import Workload, save_model
 from pcr_plugin import version
 from pcr_plugin.fingerprint import this_copy
 from pcr_plugin.verl import releases
+from tests.support.copying import copy_source
 
 PACKAGE = Path(releases.__file__).parents[1]
 TINY = Workload(width=32, layers=1, vocabulary=64, sequences=2, prompt=4, response=8)
@@ -79,7 +79,7 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     version.__version__ = usual
     if last:
         changed = folder / "pcr_plugin"
-        shutil.copytree(PACKAGE, changed)
+        copy_source(PACKAGE, changed)
         (changed / "update.py").write_text((changed / "update.py").read_text() + "# mine\n")
         releases.this_copy = partial(this_copy, changed)
     said["changed"] = built()

@@ -19,6 +19,16 @@ def test_page_shows_the_numbers_in_the_file(name: str) -> None:
     assert (DOCS / f"{name}.md").read_text() == page(name, REPORTS)
 
 
+@pytest.mark.parametrize("name", REPORTS)
+def test_looking_for_a_gradient_of_the_surrogate_costs_nothing(name: str) -> None:
+    """`backward` of a shared forward pass ends at the model's output."""
+    for layout, rows in REPORTS[name]["results"].items():
+        for update, row in rows.items():
+            parts = row.get("parts", {})
+            if update.startswith("shared_forward") and "backward" in parts:
+                assert parts["backward"] < 0.01 * parts["backward of p"], (layout, update)
+
+
 def test_page_on_scaling_shows_the_numbers_in_the_file() -> None:
     assert (DOCS / "scaling.md").read_text() == scaling_page(SCALING)
 

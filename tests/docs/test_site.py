@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pcr_plugin.rules import decide
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -54,7 +55,7 @@ def test_a_page_fetches_nothing_from_elsewhere(site: Path) -> None:
 
 def test_a_link_an_anchor_or_a_page_that_is_lost_fails_the_build(tmp_path: Path) -> None:
     for name in ("docs", "pcr_plugin"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+        copy_source(ROOT / name, tmp_path / name)
     for name in ("mkdocs.yml", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     lost = "[a](nowhere.md) [b](faq.md#no-such-question)\n"

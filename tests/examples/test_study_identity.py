@@ -1,6 +1,5 @@
 """What a run is: the code that makes its numbers, and what veRL is told."""
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ import pytest
 
 from examples.study import design, identity, jobs
 from examples.study.jobs import ENGINE
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def copies(tmp_path: Path) -> tuple[Path, Path]:
     """Of the study and of the package, to be changed."""
     places = tmp_path / "study", tmp_path / "package"
     for source, place in zip((identity.STUDY, identity.PACKAGE), places, strict=True):
-        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_source(source, place)
     return places
 
 

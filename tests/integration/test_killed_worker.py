@@ -2,12 +2,12 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.integration.small_run import Run, checkpoints, run
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 # Every training step is two optimizer steps, and is saved.
@@ -34,7 +34,7 @@ def killed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose worker ends itself in the second half of the second training step."""
     place = tmp_path_factory.mktemp("plugin")
     for package in ("pcr_plugin", "hydra_plugins"):
-        shutil.copytree(ROOT / package, place / package)
+        copy_source(ROOT / package, place / package)
     update = place / "pcr_plugin" / "update.py"
     text = update.read_text()
     assert text.count(PASSES) == 1

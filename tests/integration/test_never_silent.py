@@ -1,13 +1,13 @@
 """A plugin that cannot load stops a real `main_ppo` run; it never trains plain GRPO instead."""
 
 import os
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.copying import copy_source
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [
@@ -50,9 +50,7 @@ BROKEN = {
 @pytest.fixture
 def copy_of_the_plugin(tmp_path: Path) -> Path:
     for package in ("pcr_plugin", "hydra_plugins"):
-        shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        copy_source(ROOT / package, tmp_path / package)
     return tmp_path
 
 
@@ -63,22 +61,21 @@ def test_a_broken_plugin_stops_the_driver_before_ray(what: str, copy_of_the_plug
     changed = f"{line}\n{source}" if line else source.replace('"ppo_loss",', '"moved_loss",')
     assert changed != source
     (copy_of_the_plugin / file).write_text(changed)
-    start = time.monotonic()
     run = subprocess.run(
         COMMAND,
         cwd=copy_of_the_plugin,
         env={**os.environ, "PYTHONPATH": str(copy_of_the_plugin)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert time.monotonic() - start < 60
     for words in expected:
         assert words in output
-    assert "Started a local Ray instance" not in output
+    # veRL's last words before `ray.init`.
+    assert "ray init kwargs" not in output
 
 
 def test_the_same_command_gets_past_us_with_an_intact_copy(copy_of_the_plugin: Path) -> None:

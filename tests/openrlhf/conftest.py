@@ -68,6 +68,7 @@ class Runs:
                 folder,
                 arguments=[os.environ.get("PCR_OPENRLHF_CASES", _EVERYTHING)],
                 python=self._python,
+                timeout=1800,
                 search=[STAND_INS],
             )
         except RuntimeError as error:

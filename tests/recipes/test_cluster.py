@@ -32,7 +32,13 @@ done
 NODE=$node exec "$@"
 """
 _RAY_NODE = '#!/bin/bash\necho "$NODE $*" >> ray_started\n'
-_PYTHON = '#!/bin/bash\nif [ "$1" = -c ]; then exit "$(cat missing)"; fi\n' + ECHO.split("\n", 1)[1]
+# Looks for the nodes when both have been started, as Ray's own does.
+_PYTHON = """#!/bin/bash
+if [ "$1" = -c ]; then
+    until [ "$(cat ray_started 2> /dev/null | wc -l)" = 2 ]; do /bin/sleep 0.1; done
+    exit "$(cat missing)"
+fi
+""" + ECHO.split("\n", 1)[1]
 
 
 def run(

@@ -1,7 +1,6 @@
 """Two copies of the package are told apart by what is in their files."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 import pcr_plugin
 from pcr_plugin.fingerprint import this_copy
+from tests.support.copying import copy_source
 
 PACKAGE = Path(pcr_plugin.__file__).parent
 
@@ -28,13 +28,14 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(PACKAGE, tmp_path / "elsewhere")
+    copy_source(PACKAGE, tmp_path / "elsewhere")
     return tmp_path / "elsewhere"
 
 
 def test_where_it_is_does_not_matter(copy: Path) -> None:
     assert re.fullmatch(rf"{re.escape(pcr_plugin.__version__)} \[[0-9a-f]{{8}}\]", this_copy())
-    shutil.rmtree(copy / "__pycache__", ignore_errors=True)  # nor what Python has compiled
+    # Nor what Python has compiled, which the copy is without.
+    assert (PACKAGE / "__pycache__").exists()
     assert this_copy(copy) == this_copy()
 
 
