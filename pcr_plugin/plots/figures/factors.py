@@ -74,7 +74,7 @@ class Factor:
         for axis, (label, measure) in zip(axes, measures.items(), strict=True):
             handles = []
             for index, line in enumerate(lines):
-                across = self._across(line, places, index, len(lines))
+                across = self._across(line, lines, places)
                 handles.append(self._line(axis, line, across, measure, index))
             axis.set_ylabel(f"below the best: {label}" if self.relative else label)
         axes[-1].set_xlabel(self.axis)
@@ -88,12 +88,16 @@ class Factor:
         legend(figure, handles, [family_name(line, self.left_out) for line in lines])
         return figure
 
-    def _across(self, line: Line, places: list[Any], index: int, count: int) -> dict[Any, float]:
-        """Where the points stand: those of several lines beside each other."""
-        aside = _ROOM * ((index + 0.5) / count - 0.5)
-        if self.ordered:
-            return {place: beside(place, places, aside) for place in line}
-        return {place: places.index(place) + aside for place in line}
+    def _across(self, line: Line, lines: Sequence[Line], places: list[Any]) -> dict[Any, float]:
+        """Where the points stand: those of several lines at one place beside each other."""
+        across = {}
+        for place in line:
+            there = [each for each in lines if place in each]
+            index = next(index for index, each in enumerate(there) if each is line)
+            aside = _ROOM * ((index + 0.5) / len(there) - 0.5)
+            number = places.index(place) + aside
+            across[place] = beside(place, places, aside) if self.ordered else number
+        return across
 
     def _line(
         self, axis: Any, line: Line, across: Mapping[Any, float], measure: Measure, index: int

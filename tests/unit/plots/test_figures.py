@@ -242,19 +242,34 @@ def test_a_run_with_nothing_that_is_known(tmp_path: Path, draw: Draw) -> None:
     assert len(missing) == 12
 
 
-def test_beta_0_has_a_place_on_a_logarithmic_axis(tmp_path: Path, draw: Draw) -> None:
-    table = "runs:\n"
-    for beta in (0, 0.1, 1):
-        write_json_lines(tmp_path / f"{beta}.jsonl", [(1, {SCORE: beta, "actor/kl_coef": beta})])
-        table += f"  - {{path: {beta}.jsonl, label: x}}\n"
+def betas_of(rules: dict[str, tuple[float, ...]], folder: Path) -> Any:
+    """Figure 1a of runs with these names at these betas; its only axes."""
     from pcr_plugin.plots.runs.table import read_table
 
-    (tmp_path / "runs.yaml").write_text(table)
+    table = "runs:\n"
+    for rule, betas in rules.items():
+        for beta in betas:
+            name = f"{rule}{beta}.jsonl"
+            write_json_lines(folder / name, [(1, {SCORE: beta, "actor/kl_coef": beta})])
+            table += f"  - {{path: {name}, label: {rule}}}\n"
+    (folder / "runs.yaml").write_text(table)
     with style.settings():
-        found = list(draw_all(study_of(read_runs(read_table(tmp_path / "runs.yaml")))))
+        found = list(draw_all(study_of(read_runs(read_table(folder / "runs.yaml")))))
         [figure] = [e.figure for e in found if isinstance(e, Drawing) and e.name == "betas"]
         figure.draw_without_rendering()
     [axis] = figure.axes
+    return axis
+
+
+def test_who_is_alone_at_a_beta_stands_at_it(tmp_path: Path) -> None:
+    axis = betas_of({"x": (0, 0.1, 1), "y": (0, 1)}, tmp_path)
+    one, other = (axis.containers[index].lines[0].get_xdata() for index in (0, 1))
+    assert list(one) == pytest.approx([-0.0125, 0.1, 10**-0.125])
+    assert list(other) == pytest.approx([0.0125, 10**0.125])
+
+
+def test_beta_0_has_a_place_on_a_logarithmic_axis(tmp_path: Path) -> None:
+    axis = betas_of({"x": (0, 0.1, 1)}, tmp_path)
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.1", "1"]
     pixels = axis.transData.transform([(0, 0), (0.1, 0), (1, 0)])[:, 0]
     assert pixels[0] < pixels[1] < pixels[2]
