@@ -26,11 +26,12 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     import tests.support.module_list_moe  # noqa: F401 -- registers the model type
     from tests.distributed.running import run_case
     from tests.distributed.scenarios import SCENARIOS
-    from tests.support import packed_attention
+    from tests.support import packed_attention, shared_gloo
 
     # What the imports have left stays; collecting it again after every case would take longer than
     # the cases.
     gc.freeze()
+    shared_gloo.install()
     torch.set_num_threads(1)
     packed_attention.install()
     inputs = Inputs.load(folder.parent)
