@@ -25,6 +25,7 @@ def test_the_run_ends_well(pcr: Run) -> None:
     assert pcr.status == 0, pcr.output[-4000:]
     assert len(pcr.steps) == 2
     assert pcr.tracebacks() == []
+    assert "ray init kwargs" in pcr.output  # whose absence test_never_silent.py looks for
 
 
 def test_only_tracebacks_of_vllm_s_server_are_left_out() -> None:
