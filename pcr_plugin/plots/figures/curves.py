@@ -22,6 +22,7 @@ from pcr_plugin.plots.tables.study import Study
 _NEVER_NEGATIVE = ("norm_", "grad_norm", "alpha", "beta_eff", "conflict_rate")
 _SHARES = ("alpha", "conflict_rate")
 _WIDE = 100.0  # largest over smallest value from which an axis is logarithmic
+_ODD_SHARE = 10  # one value in so many may be a rounded zero: KL gradients of the first step
 BAND = (
     "Where a configuration has several seeds: the mean over those that reached the step, with "
     "the 95 % interval of that mean by Student's t, cut where the metric cannot be."
@@ -113,10 +114,17 @@ def draw_curve(axis: Any, found: Curve, index: int, metric: str) -> Any:
 
 
 def scale_if_wide(axis: Any) -> None:
-    """A logarithmic axis for positive values that span two orders of magnitude."""
-    values = [float(y) for line in axis.get_lines() for y in line.get_ydata()]
-    if values and min(values) > 0 and max(values) > _WIDE * min(values):
+    """A logarithmic axis for positive values that span two orders of magnitude.
+
+    The smallest tenth of the values is not asked, and is cut where it lies far below the rest.
+    """
+    values = sorted(float(y) for line in axis.get_lines() for y in line.get_ydata())
+    if not values or values[0] <= 0:
+        return
+    least = values[len(values) // _ODD_SHARE]
+    if values[-1] > _WIDE * least:
         axis.set_yscale("log")
+        axis.set_ylim(bottom=max(least / _WIDE, axis.get_ylim()[0]))
 
 
 def _limits(metric: str) -> tuple[float, float]:
