@@ -30,7 +30,8 @@ def train(
     log_path.unlink(missing_ok=True)
     variables = environment()
     variables["VERL_FILE_LOGGER_PATH"] = str(log_path)
-    variables.pop("RAY_ADDRESS", None)  # a cluster of our own
+    # A cluster of our own: without the variable Ray joins one that runs on the machine.
+    variables["RAY_ADDRESS"] = "local"
     log = RunLog(log_path)
     with output_path.open("wb") as output:
         process = subprocess.Popen(

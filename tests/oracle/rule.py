@@ -38,7 +38,7 @@ class Rule:
 
 
 PAPER = Rule(name="pcr")
-ROBUST = Rule(name="pcr", scale="beta", decay=0.9, floor=True)
+ROBUST = Rule(name="pcr", scale="relative", decay=0.9, floor=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ def rule(name: str = "pcr", **settings: Any) -> UpdateRule:
 
 @pytest.mark.parametrize(
     ("preset", "scale", "ema", "floor"),
-    [("paper", "absolute", 0.0, False), ("robust", "beta", 0.9, True)],
+    [("paper", "absolute", 0.0, False), ("robust", "relative", 0.9, True)],
 )
 def test_a_preset_fills_every_key_it_controls(
     preset: str, scale: str, ema: float, floor: bool
@@ -196,7 +196,7 @@ def test_the_description_names_every_resolved_value() -> None:
         "block=tensor",
         "alpha=0.25",
         "variance.estimator=micro_batch",
-        "variance.scale=beta",
+        "variance.scale=relative",
         "variance.ema=0.9",
         "stability_floor=True",
         "gate=True",
