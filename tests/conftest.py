@@ -19,6 +19,11 @@ WHOLE_RUNS = {
         *("ppo_with_critic", "two_nodes"),
     )
 }
+# Of those folders, files that need none of their ranks.
+WITHOUT_RANKS = {
+    f"tests/openrlhf/test_{name}.py"
+    for name in ("command", "doctor", "lost_micro_batches", "whole_run")
+}
 # What takes minutes first, so that one process is not left with it at the end; and ranks, which
 # keep every core busy, beside whole runs, which do not.
 FIRST = (
@@ -44,7 +49,8 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
         kind = _kind(file)
-        return kind if kind in (*ONE_LAUNCH, "whole runs") else file
+        together = kind in (*ONE_LAUNCH, "whole runs") and file not in WITHOUT_RANKS
+        return kind if together else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # GRPO with PCR in OpenRLHF: OpenRLHF's own command, with `-m pcr_plugin.openrlhf` for
-# `-m openrlhf.cli.train_ppo_ray` and one flag more. Needs OpenRLHF 0.11.2 with vLLM and GPUs.
+# `-m openrlhf.cli.train_ppo_ray` and one flag more. Needs OpenRLHF 0.11.2 with vLLM, and a node
+# with 8 GPUs: 4 for policy and reference, 4 for vLLM. Not run by us on GPUs.
 set -euo pipefail
 MODEL=${MODEL:?a Hugging Face model}
 PROMPTS=${PROMPTS:?a data set of prompts}
@@ -18,8 +19,11 @@ python -m pcr_plugin.openrlhf \
   --train.batch_size 128 \
   --train.micro_batch_size 4 \
   --ds.zero_stage 2 \
+  --train.colocate_actor_ref \
+  --actor.num_gpus_per_node 4 \
+  --ref.num_gpus_per_node 4 \
   --vllm.num_engines 4 \
-  --train.colocate_all \
+  --vllm.tensor_parallel_size 1 \
   --actor.update_rule pcr \
   --actor.pcr.preset robust \
   "$@"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from deepspeed.accelerator import get_accelerator
 from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
@@ -14,6 +14,10 @@ from pcr_plugin.openrlhf.passes import takes_two_forward_passes
 from pcr_plugin.openrlhf.refusals import check_arguments
 from pcr_plugin.openrlhf.step import Step
 from pcr_plugin.openrlhf.strategy import TwoGradientStrategy
+
+# `typing.Self` is newer than Python 3.10.
+Adopted = TypeVar("Adopted", bound="TwoGradientTrainer")
+Observing = TypeVar("Observing", bound="ObservingTrainer")
 
 
 def with_rule(stock: ActorPPOTrainer, rule: UpdateRule) -> "TwoGradientTrainer":
@@ -42,7 +46,7 @@ class TwoGradientTrainer(ActorPPOTrainer):
     strategy: Any
 
     @classmethod
-    def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> Self:
+    def adopt(cls: type[Adopted], stock: ActorPPOTrainer, rule: UpdateRule) -> Adopted:
         """Take over the state of a trainer whose model is ready.
 
         A second construction would open a second connection to the inference engines.
@@ -116,7 +120,7 @@ class ObservingTrainer(TwoGradientTrainer):
     _measuring: TwoGradientStrategy
 
     @classmethod
-    def adopt(cls, stock: ActorPPOTrainer, rule: UpdateRule) -> Self:
+    def adopt(cls: type[Observing], stock: ActorPPOTrainer, rule: UpdateRule) -> Observing:
         """Take over the state; the strategy is ours in measurements only.
 
         Args:

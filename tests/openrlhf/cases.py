@@ -62,15 +62,13 @@ class Case:
     spoiled: str | None = None
 
 
+# OpenRLHF's command packs rows wherever batches are dynamic.
+_DYNAMIC = {"train__dynamic_batch_enable": True, "ds__packing_samples": True}
 _SEQUENCES: dict[str, dict[str, Any]] = {
     **{f"zero{stage}": {"arguments": {"ds__zero_stage": stage}} for stage in (0, 1, 2, 3)},
     "packed": {"arguments": {"ds__packing_samples": True}},
     "packed-dynamic3": {
-        "arguments": {
-            "ds__packing_samples": True,
-            "train__dynamic_batch_enable": True,
-            "ds__zero_stage": 3,
-        },
+        "arguments": {**_DYNAMIC, "ds__zero_stage": 3},
         "checkpointing": "not_reentrant",
     },
     # One micro-batch on each rank.
@@ -85,7 +83,7 @@ def _of_stages() -> list[Case]:
     found = []
     for stage in (0, 1, 2, 3):
         for rule in ("stock", "sum", "pcr", "pcgrad", "soft", "split_half"):
-            ranks = (2, 3) if stage in (1, 2, 3) and rule in ("stock", "pcr", "soft") else (2,)
+            ranks = (2, 3) if stage and rule != "split_half" else (2,)
             found.append(
                 Case(
                     name=f"zero{stage}-{rule}",
@@ -99,7 +97,6 @@ def _of_stages() -> list[Case]:
 
 def _more() -> list[Case]:
     """What differs from `_of_stages` in one respect."""
-    dynamic = {"train__dynamic_batch_enable": True}
     entropy = {"actor__entropy_coef": 0.02}
     found = [
         Case(name="masked", rule="pcr", batch="masked"),
@@ -118,7 +115,20 @@ def _more() -> list[Case]:
         Case(name="overlap", rule="pcr", arguments={"ds__overlap_comm": True}),
         Case(name="clipped", rule="pcr", max_norm=_CLIPPED),
         Case(name="reentrant", rule="pcr", checkpointing="reentrant"),
-        Case(name="zero2-dynamic-stock", rule="stock", arguments=dynamic),
+        Case(name="zero2-dynamic-stock", rule="stock", arguments=_DYNAMIC),
+        # Added up in float32 by DeepSpeed, too; ZeRO-1 with it is refused.
+        *(
+            Case(
+                name=f"float32_sums{stage}",
+                rule="pcr",
+                arguments={
+                    "ds__param_dtype": "bf16",
+                    "ds__grad_accum_dtype": "fp32",
+                    "ds__zero_stage": stage,
+                },
+            )
+            for stage in (2, 3)
+        ),
     ]
     for stage in (0, 1, 2, 3):
         for rule in ("stock", "sum", "pcr", "observe"):
@@ -133,7 +143,7 @@ def _more() -> list[Case]:
                 arguments=of_stage,
                 checkpointing="not_reentrant",
             ),
-            Case(name=f"zero{stage}-dynamic", rule="pcr", arguments=dynamic | of_stage),
+            Case(name=f"zero{stage}-dynamic", rule="pcr", arguments=_DYNAMIC | of_stage),
             Case(
                 name=f"zero{stage}-offload",
                 rule="pcr",
@@ -167,12 +177,12 @@ def _of_several_steps() -> list[Case]:
         for stage in (0, 1, 2, 3)
         for rule in ("stock", "sum", "observe")
     ]
-    dynamic, offload = {"train__dynamic_batch_enable": True}, {"ds__adam_offload": True}
+    offload = {"ds__adam_offload": True}
     elsewhere = [
-        ("dynamic", dynamic, (1, 2, 3)),
+        ("dynamic", _DYNAMIC, (1, 2, 3)),
         ("offload", offload, (1, 2, 3)),
         # Every pass is a boundary, and adds to what the earlier ones have copied.
-        ("dynamic_offload", dynamic | offload, (2,)),
+        ("dynamic_offload", _DYNAMIC | offload, (2,)),
     ]
     found += [
         Case(
@@ -192,5 +202,7 @@ def _of_several_steps() -> list[Case]:
 
 
 CASES = [*_of_stages(), *_more(), *_of_sequences(), *_of_several_steps()]
+# Key of what `mistakes` has seen, beside the cases' records.
+MISTAKES = "mistakes"
 # Stages of ZeRO on which `resuming` saves and loads a checkpoint.
 RESUMED = (2, 3)

@@ -3,12 +3,13 @@
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.distributed.inputs import Inputs
-from tests.openrlhf.cases import CASES, Case
-from tests.openrlhf.expected import expected
+from tests.openrlhf.cases import CASES, MISTAKES, Case
+from tests.openrlhf.expected import Oracle
 from tests.openrlhf.records import Record, read
 from tests.oracle.rule import Step
 from tests.support.forking import ROOT
@@ -46,20 +47,28 @@ class Runs:
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder, self._python = folder, python
         self.inputs = Inputs.create(folder)
+        self._oracle = Oracle(self.inputs)
         self._outcome = cache(self._launch)
 
     def of(self, name: str, ranks: int = 2) -> list[Record]:
         """Every rank's record of a case."""
+        return [records[name] for records in self._all(ranks)]
+
+    def mistakes(self) -> list[dict[str, str]]:
+        """Every rank's errors, by what was wrong."""
+        return [records[MISTAKES] for records in self._all(2)]
+
+    def _all(self, ranks: int) -> list[dict[str, Any]]:
         outcome = self._outcome(ranks)
         if isinstance(outcome, RuntimeError):
             raise outcome
-        return [records[name] for records in outcome]
+        return outcome
 
     def expected(self, case: Case, ranks: int = 2) -> Step:
         """What the oracle makes of the case."""
-        return expected(case, self.of(case.name, ranks), self.inputs)
+        return self._oracle.step(case, self.of(case.name, ranks))
 
-    def _launch(self, ranks: int) -> list[dict[str, Record]] | RuntimeError:
+    def _launch(self, ranks: int) -> list[dict[str, Any]] | RuntimeError:
         folder = self.folder / f"{ranks}"
         try:
             run_ranks(

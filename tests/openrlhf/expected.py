@@ -1,14 +1,14 @@
 """What the oracle says about a case."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 from tests.distributed.expected import blocks_of
 from tests.distributed.inputs import Inputs
 from tests.distributed.probing import directions, probed
 from tests.openrlhf.cases import PROBES, RULES, Case
 from tests.openrlhf.records import Record
-from tests.oracle.gradients import unit_gradients
+from tests.oracle.gradients import Unit, unit_gradients
 from tests.oracle.objective import Objective
 from tests.oracle.rule import ROBUST, Rule, Step, step
 from tests.support.tiny_model import MODELS
@@ -28,37 +28,48 @@ _RULES = {
 assert _RULES.keys() == RULES.keys()
 
 
-def units_of(case: Case, records: Sequence[Record]) -> list[list[int]]:
+_Units = tuple[tuple[int, ...], ...]
+
+
+def units_of(case: Case, records: Sequence[Record]) -> _Units:
     """The rows of every unit: a rank's micro-batch, all ranks' every other one, or a row."""
     if case.rule == "sequences":
-        return [[row] for record in records for rows in record.rows for row in rows]
+        return tuple((row,) for record in records for rows in record.rows for row in rows)
     if case.rule != "split_half":
-        return [rows for record in records for rows in record.rows]
-    return [
-        [row for record in records for rows in record.rows[half::2] for row in rows]
+        return tuple(tuple(rows) for record in records for rows in record.rows)
+    return tuple(
+        tuple(row for record in records for rows in record.rows[half::2] for row in rows)
         for half in (0, 1)
-    ]
+    )
 
 
-def expected(case: Case, records: Sequence[Record], inputs: Inputs) -> Step:
-    """The step that a case should have made.
+class Oracle:
+    """The dense float64 model on the inputs; each gradient is computed once.
 
     Args:
-        case: of one optimizer step.
-        records: of all ranks.
-        inputs: what it was run on.
+        inputs: what the cases are run on.
     """
-    architecture = MODELS[case.model]
-    gradients = unit_gradients(
-        inputs.weights[case.model],
-        architecture,
-        inputs.batches[case.batch],
-        units_of(case, records),
-        Objective(kl="k2", entropy=case.entropy),
-    )
-    blocks = blocks_of(architecture, "mlp")
-    sketch = None
-    if case.rule == "sequences":
-        first = partial(directions, probes=PROBES, step=1)
-        sketch = partial(probed, directions=first)
-    return step(gradients, blocks, _RULES[case.rule], case.beta, sketch=sketch)
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._gradients = cache(self._compute)
+
+    def step(self, case: Case, records: Sequence[Record]) -> Step:
+        """What a case should have made.
+
+        Args:
+            case: of one optimizer step.
+            records: of all ranks.
+        """
+        objective = Objective(kl="k2", entropy=case.entropy)
+        units = self._gradients(case.model, case.batch, units_of(case, records), objective)
+        blocks = blocks_of(MODELS[case.model], "mlp")
+        sketch = None
+        if case.rule == "sequences":
+            first = partial(directions, probes=PROBES, step=1)
+            sketch = partial(probed, directions=first)
+        return step(units, blocks, _RULES[case.rule], case.beta, sketch=sketch)
+
+    def _compute(self, model: str, batch: str, units: _Units, objective: Objective) -> list[Unit]:
+        weights, rows = self._inputs.weights[model], self._inputs.batches[batch]
+        return unit_gradients(weights, MODELS[model], rows, units, objective)

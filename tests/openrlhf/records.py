@@ -28,7 +28,7 @@ class Record:
     """One case on one rank.
 
     Attributes:
-        before: the parameters, whole, before the first step; on the first rank alone.
+        before: the parameters, whole, before the first step.
         after: after the last.
         rows: of every micro-batch, in order.
         status: what `ppo_train` returned.
@@ -60,6 +60,6 @@ class Record:
         }
 
 
-def read(folder: Path, ranks: int) -> list[dict[str, Record]]:
-    """The records of all ranks."""
+def read(folder: Path, ranks: int) -> list[dict[str, Any]]:
+    """The records of all ranks, by case, and what their mistakes were told."""
     return [torch.load(folder / f"records{rank}.pt", weights_only=False) for rank in range(ranks)]

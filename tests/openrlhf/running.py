@@ -44,12 +44,9 @@ class TorchStrategy(DeepspeedStrategy):
         return config
 
 
-def run_case(case: Case, inputs: Inputs) -> Record:
-    """Train on the mini-batch once and see what has become of the parameters."""
-    torch.manual_seed(1 + dist.get_rank())
-    rows = rows_of_rank(len(inputs.batches[case.batch]))
+def stock_trainer(case: Case, inputs: Inputs) -> Any:
+    """OpenRLHF's own trainer, its model ready, whatever the case's rule."""
     args = arguments(**case.arguments)
-    rate = _ADAM_RATE if case.adam else _PLAIN_RATE
     strategy = TorchStrategy(
         seed=args.train.seed,
         micro_train_batch_size=args.train.micro_batch_size,
@@ -59,7 +56,15 @@ def run_case(case: Case, inputs: Inputs) -> Record:
     )
     strategy.plain = not case.adam
     strategy.setup_distributed()
-    trainer = _trainer(case, strategy, inputs, rate)
+    return _trainer(case, strategy, inputs, _ADAM_RATE if case.adam else _PLAIN_RATE)
+
+
+def run_case(case: Case, inputs: Inputs) -> Record:
+    """Train on the mini-batch once and see what has become of the parameters."""
+    torch.manual_seed(1 + dist.get_rank())
+    rows = rows_of_rank(len(inputs.batches[case.batch]))
+    rate = _ADAM_RATE if case.adam else _PLAIN_RATE
+    trainer = stock_trainer(case, inputs)
     if (rule := RULES[case.rule]) is not None:
         name, settings = rule
         resolved = resolve(name, settings_from_mapping(settings))

@@ -13,8 +13,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.integration.small_run import stop_group
-from tests.openrlhf.conftest import STAND_INS, Runs
+from tests.openrlhf.conftest import STAND_INS
 from tests.support.forking import ROOT
+from tests.support.tiny_model import MODELS, random_weights, save_checkpoint
 
 # A run takes half a minute on two free cores.
 _SECONDS = 600
@@ -53,9 +54,9 @@ class Whole:
 class WholeRuns:
     """Runs of the command, each once and when it is first asked for."""
 
-    def __init__(self, folder: Path, checkpoint: Path, python: Path) -> None:
+    def __init__(self, folder: Path, python: Path) -> None:
         self._folder, self._python = folder, python
-        os.symlink(checkpoint, folder / "wide")
+        save_checkpoint(MODELS["wide"], random_weights(MODELS["wide"], seed=1), folder / "model")
         self._start("prepare")
         self.of = cache(self._run)
 
@@ -97,10 +98,9 @@ class WholeRuns:
 
 
 @pytest.fixture(scope="module")
-def whole(runs: Runs, openrlhf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
+def whole(openrlhf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> WholeRuns:
     """The command's runs."""
-    folder = tmp_path_factory.mktemp("whole")
-    return WholeRuns(folder, runs.inputs.checkpoints["wide"], openrlhf_python)
+    return WholeRuns(tmp_path_factory.mktemp("whole"), openrlhf_python)
 
 
 @pytest.mark.parametrize("name", WITH_RULE)

@@ -37,18 +37,14 @@ def arguments(folder: Path) -> list[str]:
     ]
 
 
-def prepare(folder: Path, checkpoint: Path) -> None:
-    """Make the model's folder, with a tokenizer, and the prompts.
+def prepare(folder: Path) -> None:
+    """Make a tokenizer for the model, and the prompts.
 
     Args:
-        folder: where to.
-        checkpoint: of the policy.
+        folder: with a checkpoint in `model`.
     """
-    import shutil
-
     from datasets import Dataset
 
-    shutil.copytree(checkpoint, folder / "model")
     save_tokenizer(folder / "model")
     prompts = [{"input": f"{n + 2} {2 * n + 3} 7"} for n in range(STEPS * _PROMPTS_OF_STEP)]
     Dataset.from_list(prompts).save_to_disk(folder / "prompts")
@@ -87,6 +83,6 @@ def main(folder: Path, *more: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[2:] == ["prepare"]:
-        prepare(Path(sys.argv[1]), Path(sys.argv[1]) / "wide")
+        prepare(Path(sys.argv[1]))
     else:
         main(Path(sys.argv[1]), *sys.argv[2:])

@@ -3,9 +3,11 @@
 Runs in the environment of `make install-openrlhf`.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.openrlhf import cpu
 
@@ -30,15 +32,22 @@ def main(rank: int, ranks: int, folder: Path, chosen: str) -> None:
 
     from tests.distributed.inputs import Inputs
     from tests.openrlhf import resuming
-    from tests.openrlhf.cases import CASES, RESUMED
+    from tests.openrlhf.cases import CASES, MISTAKES, RESUMED
+    from tests.openrlhf.mistakes import mistakes
     from tests.openrlhf.running import run_case
+    from tests.support import shared_gloo
 
+    # What the imports have left stays, and every case makes groups of its own.
+    gc.freeze()
+    shared_gloo.install()
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks
     )
     inputs = Inputs.load(folder.parent)
-    records = {}
+    records: dict[str, Any] = {}
+    if ranks == 2:
+        records[MISTAKES] = mistakes(inputs)
     for case in CASES:
         if ranks in case.ranks and re.search(chosen, case.name):
             print("case", case.name, flush=True)
