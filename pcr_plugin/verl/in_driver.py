@@ -6,15 +6,19 @@ task. Hydra calls this class in every application that composes one of veRL's ac
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pcr_plugin.config.checks import Refusal
+from pcr_plugin.config.checks import Refusal, reject
 from pcr_plugin.verl.host import Unsupported
+
+
+# Hydra's key for what `instantiate` calls.
+_TARGET = "_target_"
 
 
 class CheckInDriver(Callback):
@@ -48,14 +52,38 @@ def refusal(config: DictConfig) -> str | None:
         itself that fails, which says so when it comes to it.
     """
     actor = OmegaConf.select(config, "actor_rollout_ref.actor")
-    if actor is None or actor.get("update_rule") is None:
+    if actor is None:
         return None
     try:
+        # With the rule off, too: Hydra builds the block all the same.
+        block = actor.get("pcr")
+        if OmegaConf.is_config(block):
+            key = "actor_rollout_ref.actor.pcr"
+            refuse_calls(key, OmegaConf.to_container(block, resolve=True))
+        if actor.get("update_rule") is None:
+            return None
         with _in_silence():
             _check(config)
     except Exception as error:
         return _message_of_ours(error)
     return None
+
+
+def refuse_calls(key: str, value: Any) -> None:
+    """Raise `Refusal` for a `_target_`, which Hydra would import and call while it builds a block.
+
+    Args:
+        key: of the value.
+        value: of containers and numbers, resolved.
+    """
+    if isinstance(value, Mapping):
+        if _TARGET in value:
+            reject(f"{key}.{_TARGET}", value[_TARGET], "this block has values, and nothing to call")
+        for name, part in value.items():
+            refuse_calls(f"{key}.{name}", part)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            refuse_calls(f"{key}[{index}]", part)
 
 
 def _check(config: DictConfig) -> None:

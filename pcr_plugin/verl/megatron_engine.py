@@ -1,20 +1,21 @@
 """veRL's Megatron engine with two gradients a step."""
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pcr_plugin.distributed import gather_lists, group_of_all
+from pcr_plugin.distributed import gather_lists, group_of_all, on_any
 from pcr_plugin.verl import checkpoint, host
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.layout import Layout
 from pcr_plugin.verl.megatron_experts import merged_units
 from pcr_plugin.verl.megatron_extras import MegatronExtras
 from pcr_plugin.verl.megatron_fusion import forgo_fusion
-from pcr_plugin.verl.megatron_gradients import MegatronGradients
+from pcr_plugin.verl.megatron_gradients import MegatronGradients, are_finite
 from pcr_plugin.verl.megatron_linear_layers import megatron_linear_layers, sequence_ranks
 from pcr_plugin.verl.megatron_random import Generators
 from pcr_plugin.verl.megatron_rows import rows_of_tokens
@@ -85,6 +86,18 @@ class MegatronTwoGradientEngine(TwoGradientEngine):
         if model is self.module[0] and torch.is_grad_enabled():
             self.announce(batch)
         return super().forward_step(iter([batch]), model, *rest, **named)  # type: ignore[misc]
+
+    def optimizer_step(self) -> float:
+        """The stock step; one along what is not finite is skipped on all ranks, as FSDP's is.
+
+        Megatron-core looks for such gradients under fp16 alone, and would lose the weights.
+        """
+        stock = self._rule.observes or self.tf_config.fp16
+        if stock or not on_any(not are_finite(self.module), self._group, self._device):
+            return super().optimizer_step()
+        logger.warning("pcr-plugin: the gradient is not finite; this step is skipped")
+        self._update.forget_step()
+        return math.nan
 
     def rows_of_tokens(self, data: Any) -> Tensor:
         """The rows as veRL's own code pads or packs, and slices, their tokens."""

@@ -7,6 +7,7 @@ see `megatron_rest`.
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -104,6 +105,19 @@ class MegatronGradients:
     def finish_rest(self) -> None:
         """Bring back what `keep_rest` has set aside."""
         self._rest.finish()
+
+
+@torch.no_grad()
+def are_finite(chunks: Sequence[Any]) -> bool:
+    """Whether every number in this rank's gradient buffers is finite.
+
+    Args:
+        chunks: Megatron-core's DistributedDataParallel modules.
+    """
+    buffers = [each for chunk in chunks for each in chunk.buffers + chunk.expert_parallel_buffers]
+    # The largest of them is not finite where one is not, and needs no second buffer.
+    largest = [torch.linalg.vector_norm(b.grad_data, ord=inf) for b in buffers if b.numel]
+    return all(bool(value.isfinite()) for value in largest)
 
 
 @torch.enable_grad()

@@ -91,6 +91,7 @@ class Inputs:
         batches["poisoned"] = with_advantage(batches["mixed"], row=11, advantage=torch.nan)
         batches["infinite"] = with_advantage(batches["mixed"], row=11, advantage=torch.inf)
         batches["unknown_reference"] = with_unknown_reference(batches["mixed"], row=11)
+        batches["even_poisoned"] = with_advantage(batches["even"], row=15, advantage=torch.nan)
         batches["no_advantages"] = without_advantages(batches["mixed"])
         batches["few_advantages"] = without_some_advantages(batches["mixed"], NO_ADVANTAGE)
         batches["few_poisoned"] = with_advantage(batches["no_advantages"], 11, torch.nan)

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from verl.utils.config import validate_config
 
+from pcr_plugin.verl.in_driver import CheckInDriver
 from tests.integration.recipes import RECIPE
 
 HEAD = """
@@ -43,10 +44,11 @@ HOSTILE = {
 
 
 def validated(folder: Path, actor: str) -> None:
-    """What `main_ppo --config-dir <folder> --config-name mine` checks before it starts Ray."""
+    """What `main_ppo --config-dir <folder> --config-name mine` does before it starts Ray."""
     (folder / "mine.yaml").write_text(f"{HEAD}    {actor}\n")
     with initialize_config_dir(str(folder), version_base=None):
         config = compose("mine", overrides=list(RECIPE))
+    CheckInDriver().on_job_start(config)
     validate_config(config, use_reference_policy=True, use_critic=False)
 
 
@@ -54,7 +56,7 @@ def validated(folder: Path, actor: str) -> None:
 def test_refused_by_name_and_not_run(what: str, tmp_path: Path) -> None:
     text, words = HOSTILE[what]
     place = tmp_path / "made"
-    with pytest.raises(Exception) as caught:
+    with pytest.raises((Exception, SystemExit)) as caught:
         validated(tmp_path, text.replace("FILE", str(place)))
     said = [str(caught.value), str(caught.value.__cause__)]
     for each in words:
@@ -67,11 +69,37 @@ def test_such_a_file_with_good_values_is_taken(tmp_path: Path) -> None:
     validated(tmp_path, "{update_rule: soft, pcr: {alpha: 0.5, scope: [mlp], gate: false}}")
 
 
-@pytest.mark.parametrize("key", ["checkpoint: {save_contents: [CALL]}", "pcr: {scope: [CALL]}"])
-def test_a_target_is_called_by_hydra_wherever_it_stands(key: str, tmp_path: Path) -> None:
-    """In veRL's keys as in ours, with the rule off, too: a file is trusted as a script is."""
+CALL = "{_target_: pathlib.Path.touch, self: FILE}"
+
+
+@pytest.mark.parametrize("rule", ["pcr", "null"])
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [
+        ("scope: [CALL]", "scope[0]"),
+        ("variance: {ema: CALL}", "variance.ema"),
+        ("variance: {_target_: pathlib.Path.touch, self: FILE}", "variance"),
+        ("scope: '${actor_rollout_ref.actor.checkpoint.save_contents}'", "scope[0]"),
+    ],
+)
+def test_a_target_in_our_keys_is_refused_and_not_called(
+    rule: str, block: str, key: str, tmp_path: Path
+) -> None:
+    """Hydra would call it while it builds the block, with the rule off, too."""
     place = tmp_path / "made"
-    call = f"{{_target_: pathlib.Path.touch, self: {place}}}"
+    elsewhere = ", checkpoint: {save_contents: [CALL]}" if "$" in block else ""
+    actor = f"{{update_rule: {rule}, pcr: {{{block}}}{elsewhere}}}"
+    with pytest.raises(SystemExit) as stopped:
+        validated(tmp_path, actor.replace("CALL", CALL).replace("FILE", str(place)))
+    name = f"actor_rollout_ref.actor.pcr.{key}._target_='pathlib.Path.touch' is not possible"
+    assert str(stopped.value).startswith(name)
+    assert not place.exists()
+
+
+def test_a_target_in_verls_keys_is_called_by_hydra(tmp_path: Path) -> None:
+    """With any rule: a recipe's file is trusted as a script is."""
+    place = tmp_path / "made"
+    call = CALL.replace("FILE", str(place))
     with contextlib.suppress(Exception):
-        validated(tmp_path, f"{{{key.replace('CALL', call)}}}")
+        validated(tmp_path, f"{{checkpoint: {{save_contents: [{call}]}}}}")
     assert place.exists()

@@ -10,10 +10,11 @@ import torch
 
 from pcr_plugin.estimators import Objective
 from tests.distributed.inputs import Inputs
-from tests.megatron.cases import SCALED, TENSOR, MegatronCase
+from tests.distributed.variants import STOCK
+from tests.megatron.cases import MOST, PLAIN, SCALED, SHARDED, TENSOR, MegatronCase, cases_of
 from tests.megatron.records import MegatronRecord
 from tests.megatron.router_cases import INTERRUPTED
-from tests.megatron.running import build, remembered, run_step
+from tests.megatron.running import build, remembered, run_case, run_step
 from tests.support.megatron_cpu import exactly
 
 _SCALE, _SMALLER, _TOO_LARGE = 2.0**10, 2.0**8, 2.0**40
@@ -88,8 +89,25 @@ def _set_scale(engine: Any, scale: float) -> None:
     scaler.load_state_dict(scaler.state_dict() | {"scale": torch.tensor([scale])})
 
 
+# Two steps, and the same with one between them whose surrogate is NaN on the last rank alone.
+SOUND = replace(PLAIN, name="sound", batches=("even", "even_second"), micro_batches=(4,))
+BROKEN = replace(SOUND, name="broken", batches=("even", "even_poisoned", "even_second"))
+NOT_FINITE = [
+    *cases_of(SHARDED, BROKEN, STOCK, "observe"),
+    *(
+        case
+        for recipe in (SOUND, BROKEN)
+        for case in (
+            *cases_of(SHARDED, recipe, "robust", "robust_halves"),
+            *cases_of(MOST, recipe, "robust"),
+        )
+    ),
+]
+
+
 # Name to function and the number of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {
     "overflow": (overflow, 2),
     **{f"interrupted-{case.name}": (partial(interrupted, case), 2) for case in INTERRUPTED},
+    **{case.name: (partial(run_case, case), case.layout.ranks) for case in NOT_FINITE},
 }
