@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from pcr_plugin.config.checks import Refusal, reject
 from pcr_plugin.verl.host import Unsupported
 
-
 # Hydra's key for what `instantiate` calls.
 _TARGET = "_target_"
 

@@ -32,6 +32,8 @@ SHAPES = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": (12, 28, 0),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": (28, 28, 0),
 }
+# 32 prompts of 5 answers do not divide among 64 ranks.
+MORE_ROWS = ("actor_rollout_ref.actor.ppo_mini_batch_size=64",)
 CASES = [(name, rule) for name in SCRIPTS for rule in RULES]
 
 
@@ -167,6 +169,23 @@ def test_models_can_be_cut(config: DictConfig) -> None:
     for size in ("tensor", "pipeline", "expert"):
         key = f"{size}_model_parallel_size"
         assert parts.ref.megatron[key] == engine[key]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_recipe_on_64_gpus(name: str, tmp_path: Path) -> None:
+    """As recipes/README.md says: `NNODES=8 NGPUS_PER_NODE=8`, and one argument of one recipe."""
+    critic = tmp_path / "critic"
+    Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(critic)
+    build_tokenizer([], size=259).save_pretrained(critic)
+    settings = {"NNODES": "8", "NGPUS_PER_NODE": "8", "CRITIC_PATH": str(critic)}
+    more = MORE_ROWS if name == "lora_qwen3_8b" else ()
+    page = (FOLDER / "README.md").read_text()
+    assert " ".join(MORE_ROWS) in page
+    config = command_of(SCRIPTS[name], tmp_path, *more, **settings).composed()
+    assert config.trainer.nnodes * config.trainer.n_gpus_per_node == 64
+    test_what_main_ppo_checks(config)
+    test_batches_divide_among_the_ranks(config)
+    test_models_can_be_cut(config)
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("paper_")])

@@ -14,6 +14,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.reward_score import default_compute_score
 
 from pcr_plugin.demo.tokenizer import build_tokenizer
+from recipes.data import prepare
 from recipes.data.prepare import converted, tables
 from tests.recipes.commands import FOLDER, SCRIPTS, command_of
 
@@ -186,6 +187,34 @@ def test_rows_are_read_and_scored_by_verl(
         assert row["extra_info"]["split"] in {s.split for s in sources}
         assert score(row, good) == 1.0, row
         assert score(row, bad) <= 0.0, row
+
+
+def test_the_command_writes_every_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With rows of ours in the place of the hub's: what is asked of it, and where it goes."""
+    asked: list[tuple[str, str | None, str]] = []
+
+    def load(hub: str, subset: str | None, *, split: str) -> Dataset:
+        asked.append((hub, subset, split))
+        return Dataset.from_list(ROWS[hub][0])
+
+    monkeypatch.setattr(prepare, "load_dataset", load)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["prepare.py", *tables()])
+    prepare.main()
+    assert asked == [
+        (source.hub, source.subset, source.split)
+        for files in tables().values()
+        for sources in files.values()
+        for source in sources
+    ]
+    printed = capsys.readouterr().out
+    for table, name in CASES:
+        path = tmp_path / table / f"{name}.parquet"
+        rows = Dataset.from_parquet(str(path))
+        assert f"{path}: {len(rows)} rows" in printed
+        assert {"data_source", "prompt", "reward_model", "extra_info"} <= set(rows.column_names)
 
 
 def test_a_draw_is_of_the_seed() -> None:
