@@ -20,7 +20,7 @@ HOST_TESTS := $(addprefix tests/integration/test_,hydra_switch.py hydra_recipes.
 	versions.py never_silent.py loss_split.py batches_and_outputs.py async_trainers.py \
 	end_to_end.py flat_run.py)
 
-.PHONY: demo study test test-units test-host lint format docs dist check-tag install install-openrlhf clean
+.PHONY: demo study test test-units test-host lint format docs dist check-dist check-tag install install-openrlhf clean
 
 install: $(INSTALLED)
 
@@ -89,6 +89,14 @@ docs: $(INSTALLED)
 dist: $(INSTALLED)
 	rm -rf dist
 	$(BIN)/python -m hatchling build
+
+# The wheel of dist/ as a stranger gets it: with what it asks for, and nothing of this clone.
+check-dist:
+	rm -rf build/clean
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --upgrade pip
+	build/clean/bin/python -m pip install --quiet "$$(ls dist/pcr_plugin-*.whl)[verl]"
+	cd build/clean && bin/pcr doctor
 
 # TAG, of the environment, is v<version>.
 check-tag:
