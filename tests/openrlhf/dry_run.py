@@ -4,6 +4,7 @@
 policy, the reference and the engines ask for, and the class of the policy's actors.
 """
 
+import importlib
 import json
 import sys
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ def main() -> None:
     """Run the command with what would start processes replaced."""
     cpu.prepare()
     import ray
-    import ray.util.placement_group as placement
     from openrlhf.trainer import ray as parts
     from openrlhf.trainer.ray import launcher
 
     from pcr_plugin.openrlhf import __main__ as command
 
+    # `ray.util` has the function under the module's name.
+    placement = importlib.import_module("ray.util.placement_group")
     asked: dict[str, Any] = {}
 
     def engines(number: int, tensor_parallel: int, *_: Any, **__: Any) -> None:
