@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from examples.study import design
 from examples.study.comparison import Runs, by_point
+from examples.study.pooled import pooled_table
 from examples.study.price_tables import duel_table, price_table
 from examples.study.recipe import Point
 from examples.study.records import Found, Record
@@ -61,7 +62,8 @@ def _front(runs: Runs) -> Mapping[str, str]:
     stock = _betas(_CENTRE, design.STOCK_BETAS)
     return {
         "front": point_table(runs, [*stock, *_each(design.FRONT, betas)]),
-        "front tests": difference_table(runs, design.FRONT, betas, "stock"),
+        "front tests": difference_table(runs, _each(design.FRONT, betas), rule="stock"),
+        "front pooled": pooled_table(runs, design.FRONT, betas),
         "front prices": price_table(runs, _each(design.FRONT, betas)),
         "controls": price_table(runs, _betas(_CENTRE, design.CONTROLS)),
         "front duels": duel_table(runs, _PIVOTAL, betas),
@@ -73,7 +75,7 @@ def _rules(runs: Runs) -> Mapping[str, str]:
     centre = [_CENTRE]
     return {
         "rules": point_table(runs, [*centre, *_each(rules, centre)]),
-        "rules tests": difference_table(runs, rules, centre, "stock"),
+        "rules tests": difference_table(runs, _each(rules, centre), rule="stock"),
         "rules prices": price_table(runs, _each(design.OTHER_RULES, centre)),
         "rules duels": duel_table(runs, _CHOICES, centre),
     }
@@ -88,8 +90,13 @@ def _rates_and_scopes(runs: Runs) -> Mapping[str, str]:
     stock = [*_betas(slow, design.SLOW_BETAS), rate, *_betas(fast, design.FAST_BETAS)]
     return {
         "rates": point_table(runs, [*stock, *_each(design.FAST_RULES, [rate]), *faster]),
+        "rates tests": difference_table(runs, faster, rule="stock"),
+        "rates more beta": difference_table(runs, faster, rule="stock", beta=design.FAST_BETAS[-1]),
         "rates prices": price_table(runs, faster),
         "scopes": point_table(runs, scoped),
+        "scopes tests": difference_table(
+            runs, [point for point in scoped if point.scope != _CENTRE.scope], scope=_CENTRE.scope
+        ),
         "scopes prices": price_table(runs, scoped),
     }
 
@@ -102,6 +109,7 @@ def _noisy(runs: Runs) -> Mapping[str, str]:
     controls = stock[1:-1]  # its ends have nothing beyond them
     return {
         "noisy": point_table(runs, [*stock, *rules]),
+        "noisy tests": difference_table(runs, rules, rule="stock"),
         "noisy prices": price_table(runs, [*controls, *rules]),
         "noisy duels": duel_table(runs, pairs, [_NOISY]),
     }
@@ -112,7 +120,7 @@ def _full(engine: Runs, full: Runs) -> Mapping[str, str]:
     points = _each(design.FULL_RULES, betas)
     return {
         "full": point_table(full, points),
-        "full tests": difference_table(full, design.FULL_RULES[1:], betas, "stock"),
+        "full tests": difference_table(full, _each(design.FULL_RULES[1:], betas), rule="stock"),
         "prediction": prediction_table(engine, full, points, design.FULL_SIZES.steps),
     }
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import correlation
+from statistics import correlation, median
+from typing import Any
 
 from examples.study import cells
 from examples.study.comparison import Runs, Value, over_seeds, paired
@@ -14,12 +15,21 @@ def _at(name: str, step: int | None = None) -> Value:
     return lambda record: record.at(name, step)
 
 
-def _rise(name: str, step: int | None = None) -> Value:
+def rise_of(name: str, step: int | None = None) -> Value:
+    """What was measured minus what it was at the start, see `Record.rise`."""
     return lambda record: record.rise(name, step)
 
 
 def _mean_of(name: str) -> Value:
     return lambda record: record.means.get(name)
+
+
+def _in_conflicts(record: Record) -> float | None:
+    """The effective beta of blocks in conflict; of all others it is beta."""
+    share, mean = record.means.get("conflicts"), record.means.get("effective beta")
+    if not share or mean is None:
+        return None
+    return (mean - (1 - share) * record.point.beta) / share
 
 
 def _spread(record: Record) -> float | None:
@@ -32,20 +42,21 @@ def _spread(record: Record) -> float | None:
 COLUMNS: Sequence[tuple[str, Value, int]] = (
     ("training success", _at("solved"), 3),
     ("carried over", _at("carried over"), 3),
-    ("skill, rise", _rise("skill"), 3),
-    ("skill loss, rise", _rise("skill loss"), 3),
-    ("perplexity, rise", _rise("perplexity"), 2),
+    ("skill, rise", rise_of("skill"), 3),
+    ("skill loss, rise", rise_of("skill loss"), 3),
+    ("perplexity, rise", rise_of("perplexity"), 2),
     ("KL on answers", _at("KL on answers"), 3),
     ("gradient norm", _mean_of("gradient norm"), 2),
     ("its deviation / mean", _spread, 2),
     ("clipped", _mean_of("clipped steps"), 2),
 )
 # What is tested: what is wanted, and what is not.
-TESTED = (COLUMNS[0], COLUMNS[3], COLUMNS[4])
+TESTED = (COLUMNS[0], *COLUMNS[2:6])
 _OWN: Sequence[tuple[str, Value, int]] = (
     ("α", _mean_of("alpha"), 2),
     ("β_eff", _mean_of("effective beta"), 3),
     ("conflicts", _mean_of("conflicts"), 2),
+    ("β_eff in them", _in_conflicts, 3),
 )
 
 
@@ -56,14 +67,17 @@ def coverage_table(records: Sequence[Record], wanted: Mapping[str, Sequence[Poin
         records: of all tiers.
         wanted: tier to the points of its design.
     """
-    lines = cells.heading(["tier", "runs", "of the design", "whole seeds", "hours of one process"])
+    heads = ["tier", "runs", "of the design", "whole seeds", "median seconds", "hours of them"]
+    lines = cells.heading(heads)
     for tier, points in wanted.items():
         found = {record.point: record for record in records if record.tier == tier}
         seeds = sorted({point.seed for point in points})
         whole = [s for s in seeds if all(p in found for p in points if p.seed == s)]
-        hours = sum(record.seconds for record in found.values()) / 3600
-        counts = [str(len(found)), str(len(points)), ", ".join(map(str, whole)), f"{hours:.1f}"]
-        lines.append(cells.row([tier, *counts]))
+        # Some runs were slowed by what else the machine did.
+        middle = median([record.seconds for record in found.values()] or [0])
+        time = [f"{middle:.0f}", f"{len(found) * middle / 3600:.1f}"]
+        seeds_told = ", ".join(map(str, whole))
+        lines.append(cells.row([tier, str(len(found)), str(len(points)), seeds_told, *time]))
     return "\n".join(lines) + "\n"
 
 
@@ -99,29 +113,24 @@ def point_table(runs: Runs, points: Iterable[Point]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def difference_table(
-    runs: Runs, rules: Iterable[str], points: Sequence[Point], against: str
-) -> str:
-    """A row per rule and point: its differences from another rule there.
+def difference_table(runs: Runs, points: Iterable[Point], **other: Any) -> str:
+    """A row per point: its differences from another one.
 
     Args:
         runs: see `by_point`.
-        rules: that are compared.
-        points: of any rule and seed; their rule is replaced.
-        against: the rule that they are compared with.
+        points: of any seed.
+        **other: what the other one differs in.
     """
-    lines = cells.heading(["rule", "β", *(name for name, *_ in TESTED), "seeds"])
-    for rule in rules:
-        for point in points:
-            own = replace(point, rule=rule)
-            found = [
-                (paired(runs, own, lambda p: replace(p, rule=against), value), digits)
-                for _, value, digits in TESTED
-            ]
-            if found[0][0] is not None:
-                shown = [cells.difference(each, digits) for each, digits in found]
-                seeds = str(found[0][0].difference.count)
-                lines.append(cells.row([rule, f"{point.beta:g}", *shown, seeds]))
+    lines = cells.heading([*cells.NAMES, *(name for name, *_ in TESTED), "seeds"])
+    for point in points:
+        found = [
+            (paired(runs, point, lambda own: replace(own, **other), value), digits)
+            for _, value, digits in TESTED
+        ]
+        if found[0][0] is not None:
+            shown = [cells.difference(each, digits) for each, digits in found]
+            seeds = str(found[0][0].difference.count)
+            lines.append(cells.row([*cells.named(point), *shown, seeds]))
     return "\n".join(lines) + "\n"
 
 
@@ -136,8 +145,8 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
     """
     values = (
         ("training success", _at("solved", step), 3),
-        ("skill loss, rise", _rise("skill loss", step), 3),
-        ("perplexity, rise", _rise("perplexity", step), 2),
+        ("skill loss, rise", rise_of("skill loss", step), 3),
+        ("perplexity, rise", rise_of("perplexity", step), 2),
     )
     both = {point for point in engine if point in full}
     columns = [

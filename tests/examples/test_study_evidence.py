@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 
 from examples.study import design, evidence
 from examples.study.comparison import by_point, over_seeds, paired
+from examples.study.pooled import pooled_table
 from examples.study.recipe import Point
 from examples.study.records import MEASURED, Found, Record, collect, read, write
 from examples.study.sweep import Job
@@ -157,11 +159,39 @@ def test_tables_leave_out_what_was_not_run() -> None:
     assert "0.600 ± 0.100" in lines[2]
     assert "| -0.250 ± 0.000 |" in lines[2]  # of the skill, 0.5 at the start
     # Norm, its deviation as a share of it, and clipped steps; no rule, so no alpha.
-    assert lines[2].endswith("| 2.00 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |  |  |  | 2 |")
-    lines = difference_table(runs, ("robust", "paper"), [CENTRE], "stock").splitlines()
+    assert lines[2].endswith("| 2.00 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |  |  |  |  | 2 |")
+    lines = difference_table(runs, rows[1:], rule="stock").splitlines()
     p = stats.ttest_rel([0.8, 0.9], [0.5, 0.7]).pvalue
     assert len(lines) == 3
-    assert lines[2].startswith(f"| robust | 0.01 | +0.250 (p {p:.3f}) | +0.000 (p 1.000) |")
+    assert f"| mlp | +0.250 (p {p:.3f}) | +0.000 (p 1.000) |" in lines[2]
+
+
+def test_the_effective_beta_of_conflicts_is_told_from_that_of_all_blocks() -> None:
+    """A quarter of the blocks at 0.05 and the others at beta."""
+    own = {"conflicts": 0.25, "effective beta": 0.25 * 0.05 + 0.75 * 0.01}
+    found = record(replace(CENTRE, rule="paper", beta=0.01), 0.5)
+    runs = by_point([replace(found, means=found.means | own)])
+    last = point_table(runs, list(runs)).splitlines()[-1]
+    assert last.endswith("| 0.020 | 0.25 | 0.050 | 1 |")
+
+
+def test_pooled_differences_have_the_interval_of_the_seeds() -> None:
+    points = [replace(CENTRE, beta=beta) for beta in (0.01, 0.1)]
+    kinds = {"stock": ([0.4, 0.5, 0.6], [0.2, 0.2, 0.3]), "paper": ([0.5, 0.5, 0.7], [0.4, 0.3])}
+    runs = by_point(
+        each
+        for rule, values in kinds.items()
+        for point, of_beta in zip(points, values, strict=True)
+        for each in runs_of(rule, of_beta, beta=point.beta)
+    )
+    lines = pooled_table(runs, ("paper", "robust"), points).splitlines()
+    assert len(lines) == 3
+    # The third seed lacks a beta.
+    differences = [(0.5 + 0.4 - 0.4 - 0.2) / 2, (0.5 + 0.3 - 0.5 - 0.2) / 2]
+    low, high = stats.t.interval(0.95, 1, fmean(differences), stats.sem(differences))
+    expected = f"| paper | {fmean(differences):+.3f} ({low:+.3f} to {high:+.3f}) |"
+    assert lines[2].startswith(expected)
+    assert lines[2].endswith("| 1.00 (1.00 to 1.00) | 2 |")
 
 
 def test_a_table_stands_in_the_place_of_the_last_one(tmp_path: Path) -> None:
