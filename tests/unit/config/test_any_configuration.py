@@ -81,6 +81,23 @@ def test_a_bad_value_is_named_with_its_key(key: str, value: Any) -> None:
     assert not message or " is not possible: " in message
 
 
+@given(key=st.sampled_from(list(LIKELY_VARIANCE)), value=anything)
+@settings(derandomize=True, max_examples=300)
+def test_a_bad_value_of_the_variance_is_named_with_its_whole_key(key: str, value: Any) -> None:
+    message = problem_of(settings_from_mapping, {"variance": {key: value}})
+    assert not message or message.startswith(f"pcr.variance.{key}={value!r} is not possible: ")
+
+
+@given(key=st.text(max_size=8), below=st.booleans())
+@settings(derandomize=True, max_examples=200)
+def test_an_unknown_key_is_named(key: str, below: bool) -> None:
+    known = LIKELY_VARIANCE if below else {*LIKELY, "variance"}
+    if key in known:
+        return
+    message = problem_of(settings_from_mapping, {"variance": {key: 1}} if below else {key: 1})
+    assert f"pcr.{'variance.' if below else ''}{key}" in message
+
+
 @given(values=likely, rule=st.sampled_from(RULES))
 @settings(derandomize=True, max_examples=500)
 def test_what_is_accepted_is_what_was_written(values: dict[str, Any], rule: str) -> None:
