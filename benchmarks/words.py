@@ -17,7 +17,7 @@ random weights; {sequences} sequences of {prompt} + at most {response} tokens in
 micro-batches per rank; activation checkpointing {checkpointing}. A table's title says what
 differs, and its date or number of updates where that is another one.
 
-{limits}{notes}{tables}
+{limits}{verdict}{notes}{tables}
 Statistics and combine: what `actor/pcr/seconds` measures: gradient norms in the hooks, inner
 products, the all-reduce, the rule and the combination, as a share of the update. It depends on the
 number of parameters in the scope and of micro-batches, not on the number of tokens, which the
@@ -45,7 +45,7 @@ the process waits for in collectives, the host's and ours.
 # A part of a layout's name, and what it means.
 NOTES = {
     "passes": "`two_forward` and `shared_forward`: the rule `pcr` with that `pcr.passes`. "
-    "In the table above, what passes alone would cost if a forward pass is one part, a backward "
+    "In the first table, what passes alone would cost if a forward pass is one part, a backward "
     "pass two, and a recomputation one.",
     "checkpointing": "`recomputed twice`: `pcr.share_recomputation=false`.",
     "passes-estimators": "`combined`: `pcr.combine_signals=true`, weight gradients outside the "

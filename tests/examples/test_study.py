@@ -44,6 +44,19 @@ def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_make_study_is_that_command() -> None:
+    for words, expected in ((["SMALL=1"], "-m examples.study --small"), ([], "-m examples.study")):
+        told = subprocess.run(
+            ["make", "--dry-run", "study", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert told.stdout.rstrip().endswith(expected), told.stdout
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After the whole small study."""

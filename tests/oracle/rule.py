@@ -187,9 +187,18 @@ def _alpha(
     if rule.scale == "beta":
         sta = beta**2 * sta
     if rule.scale == "relative":
-        pla = pla / (float(p @ p) - pla) if float(p @ p) > pla else torch.inf
-        sta = sta / (float(s @ s) - sta) if float(s @ s) > sta else torch.inf
+        pla, sta = _over_signals((pla, float(p @ p)), (sta, float(s @ s)))
     return (1 / sta) / (1 / pla + 1 / sta)
+
+
+def _over_signals(*gradients: tuple[float, float]) -> list[float]:
+    """Noise over signal, ||g||^2 - V. Where neither has a signal both have the same tiny one."""
+    if all(variance >= square for variance, square in gradients):
+        return [variance / square for variance, square in gradients]
+    return [
+        variance / (square - variance) if square > variance else torch.inf
+        for variance, square in gradients
+    ]
 
 
 def _upgrad(first: Tensor, second: Tensor) -> tuple[float, float]:
