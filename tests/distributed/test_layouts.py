@@ -52,7 +52,9 @@ def test_alpha_depends_neither_on_ranks_nor_on_sharding(
     alphas = {name: value for name, value in alone.metrics.items() if name.endswith("/alpha")}
     assert len(alphas) > 1
     for name, value in alphas.items():
-        assert spread[0].steps[0].metrics[name] == pytest.approx(value, rel=REORDERED)
+        # Relative variances divide by ||g||^2 - V, which is small where noise is most of g.
+        exact = REORDERED if variant == "paper" else 20 * REORDERED
+        assert spread[0].steps[0].metrics[name] == pytest.approx(value, rel=exact)
 
 
 @pytest.mark.parametrize(("name", "ranks"), TRAINED)

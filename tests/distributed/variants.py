@@ -1,7 +1,7 @@
 """Update rules that the engine is run with: as a user sets them, and as the oracle knows them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.oracle.rule import PAPER, ROBUST, Rule
@@ -43,6 +43,12 @@ VARIANTS = {
     CONFIGURED: Variant(),
     "paper": Variant(rule="pcr", settings={"preset": "paper"}, oracle=PAPER),
     "robust": Variant(rule="pcr", settings={"preset": "robust"}, oracle=ROBUST),
+    # V of beta s: alpha is nearly 1, so that a projection goes beyond the floor more often.
+    "robust_beta": Variant(
+        rule="pcr",
+        settings={"preset": "robust", "variance": {"scale": "beta"}},
+        oracle=replace(ROBUST, scale="beta"),
+    ),
     # Passes of their own, where one forward pass would do.
     "paper_twice": Variant(rule="pcr", settings=_TWICE, oracle=PAPER),
     "robust_twice": Variant(rule="pcr", settings={"preset": "robust", **_TWICE}, oracle=ROBUST),

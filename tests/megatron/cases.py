@@ -84,6 +84,16 @@ LAYOUTS = (
     ),
     MOST,
 )
+# As the recipes have it: every layer's activations are computed again in the backward pass.
+RECOMPUTING = (
+    ("recompute_granularity", "full"),
+    ("recompute_method", "uniform"),
+    ("recompute_num_layers", 1),
+)
+RECOMPUTED = (
+    replace(TENSOR, name="tensor2_recomputed", transformer=RECOMPUTING),
+    replace(MOST, name="tensor2_pipeline2_sequence_recomputed", transformer=RECOMPUTING),
+)
 # Both stages have the tied embedding, and its gradient is reduced twice.
 TWICE = Layout(name="pipeline2_data2_sharded", pipeline=2, data=2, distributed_optimizer=True)
 HALF_BUFFERS = replace(
@@ -169,7 +179,7 @@ AGAINST_ORACLE = [
         for case in (
             *cases_of(layout, PLAIN, STOCK, "paper", "sum"),
             *cases_of(layout, EXACT, STOCK, "paper", "robust_halves"),
-            *cases_of(layout, STILL, STOCK, "robust"),
+            *cases_of(layout, STILL, STOCK, "robust_beta"),
         )
     ),
     # What a rule makes of the same products is the same in every layout.
@@ -181,6 +191,11 @@ AGAINST_ORACLE = [
         for case in cases_of(layout, recipe, STOCK, "paper")
     ),
     *cases_of(TWICE, KINDS[0], STOCK, "paper", "robust_halves"),
+    *(
+        case
+        for layout in RECOMPUTED
+        for case in cases_of(layout, EXACT, STOCK, "paper", "robust_halves")
+    ),
     *(
         case
         for layout in (SHARDED, TENSOR, HALF_BUFFERS)
@@ -200,6 +215,7 @@ AGAINST_ORACLE = [
 # Units are rows, wherever their tokens and the features of the layers are.
 PROBED = [
     *(case for layout in LAYOUTS for case in cases_of(layout, EXACT, "paper_sequences")),
+    *(case for layout in RECOMPUTED for case in cases_of(layout, EXACT, "paper_sequences")),
     *cases_of(SHARDED, OFFLOADED, "paper_sequences"),
     *cases_of(TENSOR, SCALED, "paper_sequences"),
     *cases_of(TENSOR, HALF, "paper_sequences"),

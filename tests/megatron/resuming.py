@@ -36,7 +36,7 @@ def train(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     from tests.megatron.running import build, run_step
 
     for layout in LAYOUTS:
-        for variant in ("robust", STOCK):
+        for variant in ("robust_beta", STOCK):
             case = _case(layout, variant)
             actor, engine = build(case, inputs)
             record = records[f"{layout.name}-{variant}"] = MegatronRecord()
@@ -52,11 +52,11 @@ def resume(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     without = {"load_contents": ["model", "optimizer"]}
     for layout in LAYOUTS:
         for name, source, contents in (
-            ("resumed", "robust", None),
-            ("without_extra", "robust", without),
+            ("resumed", "robust_beta", None),
+            ("without_extra", "robust_beta", without),
             ("on", STOCK, None),
         ):
-            case = _case(layout, "robust")
+            case = _case(layout, "robust_beta")
             actor, engine = build(case, inputs, contents=contents)
             folder = str(checkpoints / f"{layout.name}-{source}")
             engine.load_checkpoint(folder, del_local_after_load=False)
@@ -68,16 +68,16 @@ def other(inputs: Inputs, checkpoints: Path, records: Records) -> None:
     """One rank alone asks for the checkpoints, and goes on from one of data-parallel ranks."""
     from tests.megatron.running import build, run_step
 
-    for source in ("robust", STOCK):
-        _, engine = build(_case(ALONE, "robust"), inputs)
+    for source in ("robust_beta", STOCK):
+        _, engine = build(_case(ALONE, "robust_beta"), inputs)
         record = records[f"{TENSOR.name}-{source}"] = MegatronRecord()
         try:
             engine.load_checkpoint(str(checkpoints / f"{TENSOR.name}-{source}"))
         except ValueError as error:
             record.error = f"{type(error).__name__}: {error}"
-    case = _case(ALONE, "robust")
+    case = _case(ALONE, "robust_beta")
     actor, engine = build(case, inputs)
-    folder = str(checkpoints / f"{SHARDED.name}-robust")
+    folder = str(checkpoints / f"{SHARDED.name}-robust_beta")
     engine.load_checkpoint(folder, del_local_after_load=False)
     record = records[SHARDED.name] = MegatronRecord()
     record.steps.append(run_step(case, inputs, actor, engine, 1))

@@ -19,7 +19,7 @@ def _case(layout: str) -> MegatronCase:
 
 def test_blocks_are_in_all_three_situations(runs: MegatronRuns, oracle: Oracle) -> None:
     stock = _case("whole")
-    robust = replace(stock, variant="robust")
+    robust = replace(stock, variant="robust_beta")
     blocks = oracle.steps(robust, runs.replicas(stock))[0].blocks.values()
     beta = PLAIN.beta
     assert any(not block.conflict for block in blocks)

@@ -49,7 +49,7 @@ def pairs(first: Phase, name: str, second: Phase, other: str) -> Iterator[tuple[
 def test_the_next_step_is_the_same_to_the_last_bit(
     layout: str, trained: Phase, resumed: Phase
 ) -> None:
-    for after, before in pairs(resumed, f"{layout}-resumed", trained, f"{layout}-robust"):
+    for after, before in pairs(resumed, f"{layout}-resumed", trained, f"{layout}-robust_beta"):
         assert after.digest == before.digest
         assert after.norm == before.norm
         assert before.average is not None and len(before.average["sums"]) == 4
@@ -62,7 +62,7 @@ def test_the_next_step_is_the_same_to_the_last_bit(
 @pytest.mark.parametrize("layout", NAMES)
 def test_the_moving_average_matters(layout: str, trained: Phase, resumed: Phase) -> None:
     """So that the test above compares something; without `extra` it starts anew."""
-    before = trained[0][f"{layout}-robust"].steps[-1]
+    before = trained[0][f"{layout}-robust_beta"].steps[-1]
     anew = resumed[0][f"{layout}-without_extra"].steps[-1]
     assert before.average is not None and anew.average is not None
     assert before.average["sums"][FIRST][2] == pytest.approx(0.19)
@@ -84,7 +84,7 @@ def other(root: Path, trained: Phase) -> dict[str, CaseRecord]:
     return launch(root, "other", 1)[0]
 
 
-@pytest.mark.parametrize("source", ["robust", "stock"])
+@pytest.mark.parametrize("source", ["robust_beta", "stock"])
 def test_other_tensor_parallel_ranks_are_refused(source: str, other: dict[str, CaseRecord]) -> None:
     error = other[f"tensor2-{source}"].error
     assert error.startswith("ValueError")
@@ -97,7 +97,7 @@ def test_fewer_data_parallel_ranks_go_on_with_the_same_step(
 ) -> None:
     """One in place of two, and all micro-batches on it: the sums have another order."""
     (after,) = other["data2_sharded"].steps
-    before = trained[0]["data2_sharded-robust"].steps[-1]
+    before = trained[0]["data2_sharded-robust_beta"].steps[-1]
     assert after.average is not None and before.average is not None
     weights = {name: found[2] for name, found in before.average["sums"].items()}
     assert {name: found[2] for name, found in after.average["sums"].items()} == weights

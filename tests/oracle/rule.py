@@ -187,18 +187,13 @@ def _alpha(
     if rule.scale == "beta":
         sta = beta**2 * sta
     if rule.scale == "relative":
-        pla, sta = _over_signals((pla, float(p @ p)), (sta, float(s @ s)))
+        pla, sta = _over_signal(pla, float(p @ p)), _over_signal(sta, float(s @ s))
     return (1 / sta) / (1 / pla + 1 / sta)
 
 
-def _over_signals(*gradients: tuple[float, float]) -> list[float]:
-    """Noise over signal, ||g||^2 - V. Where neither has a signal both have the same tiny one."""
-    if all(variance >= square for variance, square in gradients):
-        return [variance / square for variance, square in gradients]
-    return [
-        variance / (square - variance) if square > variance else torch.inf
-        for variance, square in gradients
-    ]
+def _over_signal(variance: float, square: float) -> float:
+    """Noise over signal, ||g||^2 - V, of which 1e-12 of the whole is always left."""
+    return variance / max(square - variance, 1e-12 * square)
 
 
 def _upgrad(first: Tensor, second: Tensor) -> tuple[float, float]:

@@ -254,6 +254,11 @@ def _resuming(original: Callable[..., Any]) -> Callable[..., Any]:
     return load_state_dict
 
 
+def _mask_here(original: Callable[..., Any]) -> Callable[..., Any]:
+    # Where activations are recomputed it is made inside of a backward pass, which sees no mode.
+    return lambda tokens: torch.ones(tokens, tokens, dtype=torch.bool).triu(diagonal=1)
+
+
 _RANDOM = "megatron.core.tensor_parallel.random"
 MEGATRON = (
     Shim(symbol=f"{_RANDOM}:_get_cuda_rng_state", replace=_cpu_state),
@@ -270,5 +275,6 @@ MEGATRON = (
         symbol="megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.load_state_dict",
         replace=_resuming,
     ),
+    Shim(symbol="megatron.core.fusions.fused_softmax:get_default_causal_mask", replace=_mask_here),
     Shim(symbol="torch.distributed:all_to_all_single", replace=_sizes_as_lists),
 )
