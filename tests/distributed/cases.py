@@ -140,12 +140,12 @@ HALF = (
 
 # Compared with the oracle step by step; where there are several, the weights stay as they are.
 AGAINST_ORACLE = [
-    *_cases(PLAIN, *_MAIN, *_HALF, ranks=(1, 2, 3)),
+    *_cases(PLAIN, *_MAIN, *_HALF, "robust_beta", ranks=(1, 2, 3)),
     *_cases(PLAIN, "literal", "relative", "strict", "tensor", "global", "attention", "regex"),
     *_cases(PLAIN, "upgrad", "mgda", ranks=(1, 2)),
     *_cases(PLAIN, "paper_twice", "paper_halves_twice", "sum_twice", ranks=(1, 2, 3)),
     *_cases(PLAIN, "robust_halves_combined", ranks=(1, 2, 3)),
-    *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF),
+    *_cases(Recipe(name="sequence", objective=_PER_SEQUENCE), *_MAIN, *_HALF, "robust_beta"),
     *_cases(
         Recipe(name="sequence_sum", batches=("warm",), objective=_PER_SEQUENCE_SUM),
         *(STOCK, "paper", "robust", "sum", "paper_halves"),
@@ -180,8 +180,8 @@ AGAINST_ORACLE = [
         ranks=(1,),
     ),
     *_cases(_ALONE, STOCK, "paper", ranks=(1,)),
-    *_cases(FLAT, *_MAIN, *_HALF, ranks=(1, 2, 3)),
-    *_cases(ORIGINAL, STOCK, "paper", "robust", ranks=(1, 2, 3)),
+    *_cases(FLAT, *_MAIN, *_HALF, "robust_beta", ranks=(1, 2, 3)),
+    *_cases(ORIGINAL, STOCK, "paper", "robust", "robust_beta", ranks=(1, 2, 3)),
     *_cases(ORIGINAL, "pcgrad", "soft", "sum", *_HALF),
     *(c for recipe in _FLAT_VARIETIES for c in _cases(recipe, STOCK, "paper", "sum")),
     *(

@@ -16,9 +16,10 @@ from tests.support.routing import closest_call, tokens_per_expert
 from tests.support.tiny_model import MODELS
 
 
-def test_blocks_are_in_all_three_situations(runs: Runs, oracle: Oracle) -> None:
-    chosen = case("plain-robust")
-    blocks = oracle.steps(chosen, runs.of(chosen.name))[0].blocks.values()
+@pytest.mark.parametrize("name", ["plain-robust", "plain-robust_beta", "sequence-robust_beta"])
+def test_blocks_are_in_all_three_situations(name: str, runs: Runs, oracle: Oracle) -> None:
+    chosen = case(name)
+    blocks = oracle.steps(chosen, runs.of(name))[0].blocks.values()
     beta = chosen.recipe.beta
     assert any(not block.conflict for block in blocks)
     assert any(block.conflict and block.beta_effective == beta for block in blocks)
