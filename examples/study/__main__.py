@@ -16,10 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Read when torch and veRL are imported, here and in every run.
-os.environ["VERL_PLATFORM"] = "cpu"
-os.environ["OMP_NUM_THREADS"] = "1"
-
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run it.
@@ -87,4 +83,6 @@ def _study(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    # Read when torch and veRL are imported, which is later: here and in every run.
+    os.environ |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
     sys.exit(main())

@@ -47,7 +47,7 @@ def study(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_make_study_is_that_command() -> None:
     for words, expected in ((["SMALL=1"], "-m examples.study --small"), ([], "-m examples.study")):
         told = subprocess.run(
-            ["make", "--dry-run", "study", *words],
+            ["make", "--no-print-directory", "--dry-run", "study", *words],
             cwd=ROOT,
             capture_output=True,
             text=True,

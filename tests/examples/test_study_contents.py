@@ -131,8 +131,8 @@ def test_tables_of_the_whole_design_come_from_records_of_any_part_of_it() -> Non
     found = tables(Found(records, {}))
     assert "| stock | 0.1 |" in found["front"]
     assert "| pcr_relative_floor_ema | 0.1 |" in found["front tests"]
-    assert "| engine | 65 | 253 | 0 | 1.1 |" in found["runs"]
-    assert "| full | 0 | 24 |  | 0.0 |" in found["runs"]
+    assert "| engine | 65 | 253 | 0 | 60 | 1.1 |" in found["runs"]
+    assert "| full | 0 | 24 |  | 0 | 0.0 |" in found["runs"]
     nothing = tables(Found([], {}))
     empty = {name: table for name, table in nothing.items() if name not in ("runs", "versions")}
     assert {table.count("\n") for table in empty.values()} == {2}  # the headings

@@ -118,7 +118,12 @@ def test_with_a_rule_the_engine_is_ours(resolve: bool) -> None:
     assert config.engine.strategy == "pcr:fsdp2"
     rule = config.engine.update_rule
     assert isinstance(rule, UpdateRule)
-    assert (rule.name, rule.scale, rule.ema, rule.stability_floor) == ("pcr", "beta", 0.9, True)
+    assert (rule.name, rule.scale, rule.ema, rule.stability_floor) == (
+        "pcr",
+        "relative",
+        0.9,
+        True,
+    )
 
 
 def test_patterns_typed_as_a_list_reach_the_rule() -> None:
