@@ -88,6 +88,7 @@ PASSES = ("stock", "two_forward", "shared_forward")
 _RECOMPUTED = (
     *PASSES,
     "shared_forward, recomputed twice",
+    "shared_forward, sequence",
     "shared_forward, sequence, combined",
 )
 _ESTIMATORS = tuple(

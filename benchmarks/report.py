@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gains import gains_table
 from benchmarks.tables import breakdown_table, limits_table, table
 from benchmarks.verdict import verdict
 from benchmarks.words import NO_GPU, NOTES, OBSERVED, PAGE, PEERS
@@ -48,7 +49,8 @@ def page(name: str, reports: Mapping[str, Report]) -> str:
         "precision": {"fp32": "float32", "bf16": "bfloat16"}[workload.get("precision", "fp32")],
         "model": f"`{report['model']}`" if report.get("model") else "A Qwen2",
         "limits": limits_table(results),
-        "verdict": verdict(results),
+        "gains": gains_table(results),
+        "verdict": verdict(report),
         "notes": "".join(f"{text}\n\n" for text in notes),
         "tables": "\n".join(shown),
         "observed": OBSERVED if any("observe" in variant for variant in variants) else "",

@@ -1,11 +1,12 @@
 """Markdown tables of one layout's results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.breakdown import PARTS
 
 Row = Mapping[str, Any]
+_MIB = 2**20
 # Of exact separate gradients, in multiples of stock: passes over the model, where a forward pass
 # is 1, a backward pass 2, and a recomputation 1.
 _LIMITS = {
@@ -32,33 +33,44 @@ def table(results: Mapping[str, Row]) -> str:
         results: per variant what `measure` gives; `stock` is what the others are compared with.
     """
     stock = results["stock"]
-    has_peaks = "peak" in stock
-    lines = ["| update | seconds, median (quartiles) | against stock | statistics and combine |"]
-    if has_peaks:
-        lines[0] += " peak memory, MiB | over stock, MiB | in gradients of the scope |"
-    lines.append("|---|---|---|---|" + "---|---|---|" * has_peaks)
+    heads = ["update", "seconds, median (quartiles)", "against stock", "statistics and combine"]
+    if "peak" in stock:
+        heads += ["peak memory, MiB", "over stock, MiB", "in gradients of the scope"]
+        heads.append("beside one of them, MiB")
+    if _has_unseen(results):
+        heads.append("perhaps freed unseen, MiB")
+    lines = [_line(heads), "|" + "---|" * len(heads)]
     for name, row in results.items():
-        lines.append(f"| {name} | {_cells(row, stock)}")
+        found = ["refused"] if "refused" in row else _cells(row, stock)
+        lines.append(_line([name, *found, *[""] * len(heads)][: len(heads)]))
     refused = [f"{name}: {row['refused']}" for name, row in results.items() if "refused" in row]
     text = "".join(f"\nRefused: {message}\n" for message in refused)
     return "\n".join(lines) + "\n" + text
 
 
-def _cells(row: Row, stock: Row) -> str:
-    if "refused" in row:
-        return "refused | | |" + " | | |" * ("peak" in stock)
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _has_unseen(results: Mapping[str, Row]) -> bool:
+    return any(row.get("unseen", 0) >= _MIB for row in results.values())
+
+
+def _cells(row: Row, stock: Row) -> list[str]:
+    """Those of a row that was not refused, after its name."""
     spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
     share = f"{100 * row['share']:.2f} %" if row["share"] else ""
-    cells = f"{spread} | {row['median'] / stock['median']:.2f} | {share} |"
+    cells = [spread, f"{row['median'] / stock['median']:.2f}", share]
     if "peak" not in stock:
         return cells
-    over = row["peak"] - stock["peak"]
-    shown = (
-        f" {row['peak'] / 2**20:.1f} | {over / 2**20:.1f} |"
-        if row is not stock
-        else (f" {row['peak'] / 2**20:.1f} | |")
-    )
-    return cells + shown + (f" {over / row['scope']:.2f} |" if row["scope"] else " |")
+    over, scope = row["peak"] - stock["peak"], row["scope"]
+    beside = [f"{over / scope:.2f}", _mib(over - scope)] if scope else ["", ""]
+    peak = [_mib(row["peak"]), "" if row is stock else _mib(over), *beside]
+    return [*cells, *peak, _mib(row.get("unseen", 0))]
+
+
+def _mib(number: float) -> str:
+    return f"{round(number / _MIB, 1) + 0.0:.1f}"  # not -0.0
 
 
 def breakdown_table(results: Mapping[str, Row]) -> str:

@@ -6,8 +6,10 @@ from typing import Any
 from benchmarks.peers import DIFFERENCES
 
 Row = Mapping[str, Any]
-Results = Mapping[str, Mapping[str, Row]]
+Rows = Mapping[str, Row]
 
+# The least that the bars are about.
+_WIDTH, _LAYERS, _TOKENS = 512, 4, 1000
 # Times of a stock update, without and with activation checkpointing.
 _PASSES = {"two_forward": (2.1, 2.1), "shared_forward": (1.75, 1.85)}
 _STATISTICS = 0.03
@@ -17,91 +19,123 @@ _MEMORY = 1.1
 _KINDS = {"peers": "one block", "peers-mlps": "MLPs only"}
 
 
-def verdict(results: Results) -> str:
+def verdict(report: Mapping[str, Any]) -> str:
     """Bars and what is beyond them; empty where nothing was measured that they are about.
 
     Args:
-        results: per layout those of each variant. Layouts named `passes` and `peers` have at least
-            width 512, 4 layers and 1,000 tokens in a micro-batch, which is what the bars ask for.
+        report: as a file of results has it.
     """
-    ours = {name: rows for name, rows in results.items() if name.startswith(("passes", "peers"))}
-    lines = [*_of_passes(ours), *_of_shares(ours), *_of_memory(ours), *_of_peers(ours)]
+    workloads = {
+        name: {**report["workload"], **report["layouts"][name]} for name in report["layouts"]
+    }
+    every = report["results"]
+    large = {name: rows for name, rows in every.items() if _is_of_size(workloads[name])}
+    lines = [
+        *_of_passes(large, {name for name in large if workloads[name]["checkpointing"]}),
+        *_of_shares(large, every),
+        *_of_memory(large),
+        *_of_peers(large),
+    ]
     if not lines:
         return ""
-    return "\n".join(
-        ["Against the bars that were set for layouts of this size:", "", *lines, "", ""]
+    head = (
+        "Against the bars that were set beforehand, for layouts of at least "
+        f"{_LAYERS} layers of width {_WIDTH} and {_TOKENS:,} tokens in every micro-batch:"
+    )
+    return "\n".join([head, "", *lines, "", ""])
+
+
+def _is_of_size(workload: Mapping[str, Any]) -> bool:
+    sequences = workload["sequences"] // workload["micro_batches"]
+    shortest = workload["prompt"] + int(workload["shortest"] * workload["response"])
+    return (
+        workload["width"] >= _WIDTH
+        and workload["layers"] >= _LAYERS
+        and sequences * shortest >= _TOKENS
     )
 
 
-def _of_passes(results: Results) -> Iterator[str]:
+def _of_passes(results: Mapping[str, Rows], checkpointing: set[str]) -> Iterator[str]:
     for passes, bars in _PASSES.items():
         found = [
-            (row["median"] / rows["stock"]["median"], bars["checkpointing" in layout], name, layout)
+            (row["median"] / rows["stock"]["median"], bars[layout in checkpointing], name, layout)
             for layout, rows in results.items()
             for name, row in _variants(rows)
-            # `one block` is another rule's work, for the peers.
-            if name.startswith(passes) and "one block" not in name and "recomputed" not in name
+            if name.startswith(passes)
         ]
         beyond = [
             f"{ratio:.3f} ({layout}: {name})" for ratio, bar, name, layout in found if ratio > bar
         ]
         if found:
             most = max(ratio for ratio, *_ in found)
-            bar = " or ".join(dict.fromkeys(f"{each:g}" for each in bars))
-            told = f"{_told(found, beyond)}; the most is {most:.3f}"
+            bar = " or, with checkpointing, ".join(dict.fromkeys(f"{each:g}" for each in bars))
+            told = f"{_told(len(found), beyond)}; the most is {most:.3f}"
             yield f"- `{passes}` at most {bar} times stock: {told}."
 
 
-def _of_shares(results: Results) -> Iterator[str]:
-    found = [
-        (row["share"], f"{100 * row['share']:.2f} % ({layout}: {name})")
-        for layout, rows in results.items()
-        for name, row in _variants(rows)
-        if row["share"]
-    ]
-    beyond = [told for share, told in found if share > _STATISTICS]
-    if found:
-        yield f"- Statistics and combine at most 3 %: {_told(found, beyond)}."
+def _of_shares(large: Mapping[str, Rows], every: Mapping[str, Rows]) -> Iterator[str]:
+    found = {of: list(_shares(results)) for of, results in (("large", large), ("every", every))}
+    if not found["large"]:
+        return
+    beyond = [told for share, told in found["large"] if share > _STATISTICS]
+    others = [share for share, told in found["every"] if (share, told) not in found["large"]]
+    most = f" In the smaller layouts the most is {100 * max(others):.2f} %." if others else ""
+    yield f"- Statistics and combine at most 3 %: {_told(len(found['large']), beyond)}.{most}"
 
 
-def _of_memory(results: Results) -> Iterator[str]:
+def _shares(results: Mapping[str, Rows]) -> Iterator[tuple[float, str]]:
+    for layout, rows in results.items():
+        for name, row in _variants(rows):
+            if row["share"]:
+                yield row["share"], f"{100 * row['share']:.2f} % ({layout}: {name})"
+
+
+def _of_memory(results: Mapping[str, Rows]) -> Iterator[str]:
     found = [
         ((row["peak"] - rows["stock"]["peak"]) / row["scope"], name, layout)
         for layout, rows in results.items()
         for name, row in _variants(rows)
-        if name.startswith("two_forward") and row["scope"] and "one block" not in name
+        if name.startswith("two_forward") and row["scope"]
     ]
     beyond = [f"{over:.2f} ({layout}: {name})" for over, name, layout in found if over > _MEMORY]
     if found:
-        told = f"{_told(found, beyond)}. `shared_forward` holds a graph beside it"
+        told = f"{_told(len(found), beyond)}. `shared_forward` holds a graph beside it"
         yield f"- Memory of `two_forward` at most 1.1 gradients of the scope: {told}."
 
 
-def _of_peers(results: Results) -> Iterator[str]:
+def _of_peers(results: Mapping[str, Rows]) -> Iterator[str]:
+    """Our fastest, with its own memory, against each of them with its own."""
     for layout, kind in _KINDS.items():
         rows = results.get(layout, {})
         theirs = {n: r for n, r in rows.items() if n in DIFFERENCES and n != "plain torch"}
         ours = {n: r for n, r in _variants(rows) if kind in n}
         if not theirs or not ours:
             continue
-        fastest, rival = (min(each, key=lambda n: each[n]["median"]) for each in (ours, theirs))
-        smallest, thrifty = (min(each, key=lambda n: each[n]["peak"]) for each in (ours, theirs))
-        times = ours[fastest]["median"], theirs[rival]["median"]
-        peaks = (f"{r['peak'] / 2**20:.1f} MiB" for r in (ours[smallest], theirs[thrifty]))
-        word = "faster" if times[0] < times[1] else "slower"
-        yield (
-            f"- Against the peers, {kind}: {word}, {times[0]:.3f} s ({fastest}) to "
-            f"{times[1]:.3f} s ({rival}); the smallest peaks are {' and '.join(peaks)}."
-        )
+        best = min(ours, key=lambda name: ours[name]["median"])
+        told = []
+        for word, is_faster in (("faster", True), ("not faster", False)):
+            found = [
+                _size(name, row)
+                for name, row in theirs.items()
+                if (ours[best]["median"] < row["median"]) is is_faster
+            ]
+            told += [f"{word} than {', '.join(found)}"] if found else []
+        smaller = sum(ours[best]["peak"] < row["peak"] for row in theirs.values())
+        told.append(f"smaller than {smaller} of {len(theirs)}")
+        yield f"- Against the peers, {_size(best, ours[best])}: {'; '.join(told)}."
 
 
-def _variants(rows: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+def _size(name: str, row: Row) -> str:
+    return f"`{name}` ({row['median']:.3f} s, {row['peak'] / 2**20:.1f} MiB)"
+
+
+def _variants(rows: Rows) -> Iterator[tuple[str, Row]]:
     """Of ours, as far as they were not refused."""
     for name, row in rows.items():
         if name != "stock" and name not in DIFFERENCES and "refused" not in row:
             yield name, row
 
 
-def _told(found: list[Any], beyond: list[str]) -> str:
-    kept = len(found) - len(beyond)
-    return f"{kept} of {len(found)}" + (f"; beyond it {', '.join(beyond)}" if beyond else "")
+def _told(number: int, beyond: list[str]) -> str:
+    kept = number - len(beyond)
+    return f"{kept} of {number}" + (f"; beyond it {', '.join(beyond)}" if beyond else "")

@@ -17,7 +17,7 @@ random weights; {sequences} sequences of {prompt} + at most {response} tokens in
 micro-batches per rank; activation checkpointing {checkpointing}. A table's title says what
 differs, and its date or number of updates where that is another one.
 
-{limits}{verdict}{notes}{tables}
+{limits}{verdict}{gains}{notes}{tables}
 Statistics and combine: what `actor/pcr/seconds` measures: gradient norms in the hooks, inner
 products, the all-reduce, the rule and the combination, as a share of the update. It depends on the
 number of parameters in the scope and of micro-batches, not on the number of tokens, which the
@@ -30,15 +30,18 @@ in multiples of what this rank has of one gradient in the scope. `two_forward` k
 (1.00), and with `deferred` the gradient outside the scope, too: it is there twice in the second
 pass, as this rank's shard of the first one's, and in the unreduced sum of the micro-batches, which
 a stock update then has. Nor is it less where the first micro-batch has the most tokens (`long`):
-there stock has no gradient yet, and the second pass the whole of the first one's. `shared_forward`
-keeps a graph. Of several ranks it is the first one's; a thread of gloo then frees some buffers
-unseen, so that it is an upper bound.
+there stock has no gradient yet, and the second pass the whole of the first one's. `split_half`
+also keeps the gradient of a half. Beside one gradient of the scope, `shared_forward` has the graph
+of one micro-batch, which is not less with more ranks, as their shards are. Of several ranks it is
+the first one's; a thread of gloo then frees some buffers unseen, so that every peak, stock's too,
+may be too high by what the last column says.
 
-The parts come from a profile of the same untimed update: `forward` has the loss in it,
-`recomputation` is of activations inside a backward pass, `backward` beside those of s and p is that
-of the surrogate down to the model's output (whether there is a gradient at all), `statistics` are
-the estimator's hooks, wherever they run, inner products and the rule, and `communication` is what
-the process waits for in collectives, the host's and ours.
+The parts come from a profile of the same untimed update, of which there is one, so that their sum
+differs from the median by what one update differs from another and by the profiler: `forward` has
+the loss in it, `recomputation` is of activations inside a backward pass, `backward` beside those of
+s and p is that of the surrogate down to the model's output (whether there is a gradient at all),
+`statistics` are the estimator's hooks, wherever they run, inner products and the rule, and
+`communication` is what the process waits for in collectives, the host's and ours.
 
 {observed}{peers}{gpu}{links}"""
 
@@ -80,7 +83,7 @@ measurements (`pcr.observe_every`, 10 by default) its step is the stock step.
 # Whether there are no results of a GPU.
 NO_GPU = {
     True: "On a GPU: no CUDA machine was at hand, so these rows are empty. "
-    "`python -m benchmarks.actor_update --out docs --device cuda --model qwen2.5-0.5b` fills "
-    "them.\n\n",
+    "`python -m benchmarks.actor_update --out docs --device cuda --model qwen2.5-0.5b`, and the "
+    "same with `qwen2.5-1.5b`, fill them.\n\n",
     False: "On a GPU:\n\n",
 }

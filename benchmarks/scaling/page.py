@@ -1,24 +1,27 @@
-"""docs/scaling.md, made of the numbers in docs/scaling.json and of the model."""
+"""docs/scaling.md, made of the numbers in docs/scaling.json and of the model.
 
+python -m benchmarks.scaling.page docs/scaling.json
+"""
+
+import json
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling.collectives import Counts
-from benchmarks.scaling.expected import (
-    HOST,
-    OURS,
-    PASSES,
-    PLANS,
-    PROBES,
-    Collective,
-    collectives,
-    counts_of,
+from benchmarks.scaling.expected import OURS, PLANS, PROBES, collectives, counts_of
+from benchmarks.scaling.modelled import (
+    FLOPS,
+    deferred_table,
+    passes_table,
+    statistics_table,
+    step,
 )
-from benchmarks.scaling.network import Network, total
-from benchmarks.scaling.sizes import GPUS, MICRO_BATCHES, MODELS, counted_workload, shape_of
+from benchmarks.scaling.network import Network
+from benchmarks.scaling.sizes import MICRO_BATCHES, MODELS, counted_workload, shape_of
 from benchmarks.scaling.words import PAGE
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import SHAPES
 
 Report = dict[str, Any]
 
@@ -36,7 +39,10 @@ def page(report: Report) -> str:
         "counted": _counted(report),
         "seconds": _seconds(report),
         "statistics": _statistics(),
-        "modelled": _modelled(network),
+        "modelled": passes_table(network),
+        "modelled_statistics": statistics_table(network),
+        "modelled_deferred": deferred_table(network),
+        "flops": f"{FLOPS / 1e12:.0f}",
         "micro_batches": MICRO_BATCHES,
         "probes": PROBES,
         "inside": f"{network.latency * 1e6:.0f}",
@@ -113,7 +119,7 @@ def _statistics() -> str:
     for name in MODELS:
         shape = SHAPES[name]
         table, probes = (
-            [one.bytes * one.times for one in _step(shape, update) if one.whose == OURS]
+            [one.bytes * one.times for one in step(shape, update) if one.whose == OURS]
             for update in ("two_forward", "two_forward, sequence")
         )
         lines.append(
@@ -122,40 +128,6 @@ def _statistics() -> str:
     return "\n".join(lines)
 
 
-def _step(shape: Shape, update: str) -> Sequence[Collective]:
-    """As veRL runs on GPUs: bf16 gathered, float32 reduced."""
-    return collectives(shape, PLANS[update], MICRO_BATCHES, gathered=2, reduced=4)
-
-
-def _modelled(network: Network) -> str:
-    head = (
-        "| model | GPUs | stock | two passes add | a shared forward pass adds | combined it adds |"
-    )
-    head += " statistics: KB, µs | with probes: KB, µs | statistics / stock |"
-    lines = [head, "|" + "---|" * 9]
-    for name in MODELS:
-        two, shared, combined, probed = (
-            _step(SHAPES[name], update)
-            for update in (
-                "two_forward",
-                "shared_forward",
-                "shared_forward, sequence, combined",
-                "two_forward, sequence",
-            )
-        )
-        for ranks in GPUS:
-            host, *added = (
-                total(network, found, ranks, whose)
-                for found, whose in (
-                    (two, HOST),
-                    (two, PASSES),
-                    (shared, PASSES),
-                    (combined, PASSES),
-                )
-            )
-            ours = [total(network, found, ranks, OURS) for found in (two, probed)]
-            large = [f"{sent / 1e9:.1f} GB, {seconds:.2f} s" for _, sent, seconds in (host, *added)]
-            small = [f"{sent / 1e3:.1f}, {seconds * 1e6:.0f}" for _, sent, seconds in ours]
-            share = f"{100 * ours[0][2] / host[2]:.3f} %"
-            lines.append(f"| {name} | {ranks} | {' | '.join([*large, *small, share])} |")
-    return "\n".join(lines)
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.with_suffix(".md").write_text(page(json.loads(path.read_text())))

@@ -12,7 +12,7 @@ A step of the rule adds to FSDP2's own communication:
 
 - one all-reduce of a table with eleven float64 numbers per block, whatever the width of the model,
   the number of tokens and of micro-batches (`pcr.block=module`: a block is a layer's MLP);
-- with `split_half` one more, of four numbers; with `sequence` two more, of K^2 numbers per linear
+- with `split_half` one more, of six numbers; with `sequence` two more, of K^2 numbers per linear
   layer of the scope (K = `pcr.variance.probes`, {probes} by default), one for either objective;
 - with `pcr.passes=two_forward` all gathers and reductions of a second run over the mini-batch,
   which is what costs;
@@ -24,7 +24,7 @@ A step of the rule adds to FSDP2's own communication:
 
 Where `use_no_sync_for_gradient_accumulation=True` (off in a run, unless it is asked for) the stock
 engine and two passes wait for the last micro-batch before they reduce ("deferred" below). A shared
-forward pass does not wait, so `auto` takes two passes then.
+forward pass does not wait; why `auto` takes it all the same is [below](#beyond-four-ranks).
 
 {statistics}
 
@@ -38,8 +38,9 @@ of torch.distributed on the first rank, and compared with the formula
 
 Statistics and combination (`actor/pcr/seconds`, median) read every gradient in the scope once per
 micro-batch and objective in hooks, and this rank's shards of both at the end. So they grow with the
-parameters of the scope, and the second part falls with the ranks that share them. One thread per
-rank; the ranks share the cores of one machine, and the first waits for the slowest.
+parameters of the scope, and the second part reads less where more ranks share them, which the
+seconds here do not show: the ranks share the cores of one machine, with one thread each, and the
+first waits for the slowest.
 
 {seconds}
 
@@ -50,14 +51,30 @@ bf16, gradients reduced in float32. A collective takes a logarithmic number of s
 inside a machine of eight GPUs and {between} µs between machines, and sends its bytes at
 {bandwidth} GB/s per GPU inside a machine (NVLink 4, one direction) and {bandwidth_between} GB/s per
 machine between them (eight adapters of 400 Gb/s). Nothing overlaps with computation or with other
-collectives. These figures are data sheets', and the number of steps is the least there can be; both
-favour the host's large collectives, so the last column is rather too high than too low.
+collectives. These figures are data sheets', and the number of steps is the least there can be.
 
 {modelled}
 
 A second run over the mini-batch doubles the gathers and reductions, in bytes and in seconds. A
 shared forward pass saves a gather of all parameters in every micro-batch, and combined most of the
 second reduction outside the scope. (`combined` is that of the estimator `sequence`, without its
-probes.) The statistics are microseconds at any size. They come once per step, at its end, where
-every rank waits.
+probes.)
+
+{modelled_statistics}
+
+The statistics are latency: they send next to nothing. Those of two passes come once a step, at its
+end, where every rank waits; of the all-reduces of a shared forward pass one of a single number
+comes in every micro-batch as well, which `pcr.zero_advantage=run` leaves out.
+
+With `use_no_sync_for_gradient_accumulation=True`, seconds of communication; two passes also compute
+a second forward pass of the mini-batch, which is nothing for no tokens and as long as what they
+save in communication for the tokens in the last column (two operations per parameter and token at
+{flops} TFLOP/s, assumed). With more tokens on a rank in a mini-batch a shared forward pass is
+faster, with fewer two passes are, as far as nothing overlaps:
+
+{modelled_deferred}
+
+On one machine without a network between ranks the second forward pass is what counts:
+[two](benchmarks_2_ranks.md) and [four ranks](benchmarks_4_ranks.md) of one CPU are faster with
+`pcr.passes=shared_forward`, deferred or not.
 """

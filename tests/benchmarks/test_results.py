@@ -64,11 +64,11 @@ def test_a_layout_that_is_no_longer_known_is_dropped(tmp_path: Path) -> None:
 
 def test_page_has_date_and_repeats_of_a_table_that_differs() -> None:
     docs = Path(__file__).parents[2] / "docs"
-    report = json.loads((docs / "benchmarks_probes.json").read_text())
+    report = json.loads((docs / "benchmarks_megatron.json").read_text())
     older = next(iter(report["results"]))
     report["dates"] = dict.fromkeys(report["results"], report["date"]) | {older: "2020-02-02"}
     report["repeated"] = dict.fromkeys(report["results"], report["repeats"]) | {older: 77}
-    text = page("benchmarks_probes", {"benchmarks_probes": report})
+    text = page("benchmarks_megatron", {"benchmarks_megatron": report})
     title = next(line for line in text.splitlines() if line.startswith(f"`{older}`"))
     assert title.endswith("on 2020-02-02, medians of 77):")
     assert text.count("2020-02-02") == text.count("medians of 77") == 1

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.scaling.expected import HOST, OURS, PASSES, PLANS, Collective, collectives
+from benchmarks.scaling.modelled import FLOPS, deferred_table, statistics_table, step
 from benchmarks.scaling.network import Network, total
 from benchmarks.scaling.page import expected_counts, found_counts
 from benchmarks.scaling.sizes import COUNTED
@@ -74,3 +75,35 @@ def test_seconds_of_a_collective() -> None:
     assert network.seconds(gather, 32) == pytest.approx(3 + 20 + 775 / 50)
     sums = Collective(kind="all-reduce", bytes=800, times=3, whose=HOST)
     assert network.seconds(sums, 8) == pytest.approx(3 * 2 * (3 + 700 / 100))
+
+
+def cells(table: str, model: str, gpus: int) -> list[str]:
+    """Of the row of a modelled table."""
+    [found] = [line for line in table.splitlines() if line.startswith(f"| {model} | {gpus} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_a_shared_forward_pass_has_six_small_sums_with_four_micro_batches() -> None:
+    """Its table, whether all can, and one per micro-batch; all of it latency."""
+    ours = [one for one in step(SHAPES["qwen2.5-7b"], "shared_forward") if one.whose == OURS]
+    assert sum(one.times for one in ours) == 6
+    row = cells(statistics_table(Network()), "qwen2.5-7b", 8)
+    seconds = 6 * 2 * 3 * Network().latency
+    assert row[3] == f"4.4, {1e6 * seconds:.0f}"
+    large = cells(statistics_table(Network()), "qwen2.5-0.5b", 1024)
+    # More of a step of a smaller model on more GPUs.
+    assert float(large[-1].rstrip(" %")) > float(row[-1].rstrip(" %")) > 0
+
+
+def test_tokens_for_which_waiting_is_as_good_as_sharing() -> None:
+    """There a second forward pass takes as long as the reductions that it saves."""
+    shape = SHAPES["qwen2.5-7b"]
+    row = cells(deferred_table(Network()), "qwen2.5-7b", 64)
+    tokens = int(row[-1].replace(",", ""))
+    two, shared = (
+        total(Network(), step(shape, update, deferred=True), 64, PASSES)[2]
+        for update in ("two_forward", "shared_forward")
+    )
+    forward = 2 * shape.parameters * tokens / FLOPS
+    assert two + forward == pytest.approx(shared, rel=1e-3)
+    assert row[3:5] == [f"{two:.2f} s", f"{shared:.2f} s"]

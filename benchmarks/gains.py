@@ -1,0 +1,52 @@
+"""What every improvement of the passes saves, in the layouts that measured it on and off."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+# What is saved: an update without it, and one with it.
+_PAIRS = {
+    "one forward pass for both objectives": ("two_forward", "shared_forward"),
+    "one recomputation for both, `pcr.share_recomputation`": (
+        "shared_forward, recomputed twice",
+        "shared_forward",
+    ),
+    "`pcr.combine_signals`, with `split_half`": (
+        "shared_forward, split_half",
+        "shared_forward, split_half, combined",
+    ),
+    "`pcr.combine_signals`, with `sequence`": (
+        "shared_forward, sequence",
+        "shared_forward, sequence, combined",
+    ),
+    "`pcr.zero_advantage=skip`, half of the advantages zero": (
+        "shared_forward, sequence, run",
+        "shared_forward, sequence, skip",
+    ),
+    "`pcr.zero_advantage=group`, half of the advantages zero": (
+        "shared_forward, sequence, run",
+        "shared_forward, sequence, group",
+    ),
+}
+
+
+def gains_table(results: Mapping[str, Mapping[str, Row]]) -> str:
+    """One row per improvement and layout; empty where none was measured on and off.
+
+    Args:
+        results: per layout those of each variant.
+    """
+    lines = []
+    for what, (without, with_it) in _PAIRS.items():
+        for layout, rows in results.items():
+            pair = [rows.get(name, {}) for name in (without, with_it)]
+            if all("median" in row for row in pair):
+                stock = rows["stock"]["median"]
+                before, after = (row["median"] / stock for row in pair)
+                saved = f"{100 * (1 - after / before):.0f} %"
+                lines.append(f"| {what} | {layout} | {before:.2f} | {after:.2f} | {saved} |")
+    if not lines:
+        return ""
+    head = "| improvement | layout | against stock without | with | saved of the update |"
+    return "\n".join([head, "|" + "---|" * 5, *lines]) + "\n\n"
