@@ -15,8 +15,8 @@ ONE_LAUNCH = ("distributed", "megatron", "openrlhf")
 WHOLE_RUNS = {
     f"tests/integration/test_{name}.py"
     for name in (
-        *("end_to_end", "flat_run", "interrupted_demo", "killed_worker", "megatron_run"),
-        *("ppo_with_critic", "two_nodes"),
+        *("colocated_run", "end_to_end", "flat_run", "interrupted_demo", "killed_worker"),
+        *("megatron_run", "ppo_with_critic", "two_nodes"),
     )
 }
 # Of those folders, files that need none of their ranks.

@@ -53,8 +53,8 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
     def initialize(self) -> None:
         """As for every engine, and decide how the step comes to its two gradients."""
         super().initialize()
-        configs, ranks = (self.engine_config, self.model_config), ranks_of(self._group)
-        against = reason_against(*configs, self.module, self._rule, ranks)
+        configs = self.engine_config, self.model_config
+        against = reason_against(*configs, self.module, self._rule)
         self._shares_forward = not against
         self._combines = self._rule.settings.combine_signals
         if is_first_of(self._group):

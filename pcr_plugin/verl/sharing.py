@@ -61,7 +61,7 @@ def check_model_shares(model: Any, rule: UpdateRule) -> None:
     _refuse(_model_against(model), rule)
 
 
-def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule, ranks: int) -> str:
+def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule) -> str:
     """Why a step has two forward passes, on the worker that is about to train.
 
     Args:
@@ -69,7 +69,6 @@ def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule,
         model: veRL's model configuration.
         module: the model.
         rule: the resolved rule.
-        ranks: that share the model.
 
     Returns:
         The reason, empty where one forward pass is enough.
@@ -86,17 +85,7 @@ def reason_against(engine: Any, model: Any, module: nn.Module, rule: UpdateRule,
         or _device_against()
     )
     _refuse(found, rule)
-    return found if found or _asking(rule) else _slower(engine, ranks)
-
-
-def _slower(engine: Any, ranks: int) -> str:
-    """Exact, but not what `auto` is for: two whole passes reduce twice a step where a shared one
-    reduces twice a micro-batch.
-    """
-    key = "use_no_sync_for_gradient_accumulation"
-    if ranks > 1 and getattr(engine, key, False):
-        return f"actor_rollout_ref.actor.fsdp_config.{key}=True asks for few reductions"
-    return ""
+    return found
 
 
 def _engine_against(engine: Any) -> str:
@@ -128,7 +117,7 @@ def _module_against(module: nn.Module) -> str:
 def _device_against() -> str:
     device = host.name("verl.utils.device", "get_device_name")()
     if device not in ("cpu", "cuda"):
-        return f"the device is {device!r}, and it is shown for none but cpu and cuda"
+        return f"the device is {device!r}, and it is meant for none but cpu and cuda"
     return ""
 
 

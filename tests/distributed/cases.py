@@ -4,7 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.distributed.layouts import (
+    FEW,
+    FEW_VARIETIES,
     FLAT,
+    FLAT_VARIETIES,
+    HALF,
     HYBRID,
     KINDS,
     LAYOUTS,
@@ -12,7 +16,6 @@ from tests.distributed.layouts import (
     LORA_ORIGINAL,
     OFFLOADED,
     ORIGINAL,
-    ORIGINAL_PARAMETERS,
     REPLICATED,
     ULYSSES,
 )
@@ -51,9 +54,8 @@ class Case:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keys below `pcr`. `auto` would keep to a deferred reduction, veRL's dataclass default."""
-        passes = "shared_forward" if self.shares else "auto"
-        return {"passes": passes, **VARIANTS[self.variant].settings}
+        """Keys below `pcr`; `auto` is one forward pass for both where `shares` says so."""
+        return {"passes": "auto", **VARIANTS[self.variant].settings}
 
     @property
     def forward_passes(self) -> int:
@@ -105,38 +107,8 @@ ACCUMULATION = tuple(
 _DYNAMIC = Recipe(name="dynamic", micro_batches=None, token_budget=25)
 _PACKED = Recipe(name="packed", remove_padding=True, objective=_PER_SEQUENCE)
 _MASKED = Recipe(name="masked", batches=("rejected",))
-# Most answers are as good as the others to their prompt.
-FEW = Recipe(name="few", batches=("few_advantages",), learning_rate=1e-2)
 _ALONE = Recipe(name="alone", micro_batches=(12,))
 ON_POLICY = Recipe(name="on_policy", on_policy=True)
-
-_FLAT_VARIETIES = (
-    Recipe(name="flat_eager", strategy="fsdp", defer_sync=False, reshard=False),
-    Recipe(
-        name="original_eager",
-        strategy="fsdp",
-        defer_sync=False,
-        reshard=False,
-        engine=(ORIGINAL_PARAMETERS,),
-    ),
-    Recipe(name="flat_checkpointed", strategy="fsdp", checkpointing=True),
-    Recipe(
-        name="flat_packed",
-        strategy="fsdp",
-        remove_padding=True,
-        micro_batches=None,
-        token_budget=25,
-    ),
-)
-HALF = (
-    Recipe(name="bfloat16", precision="bf16"),
-    Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
-    Recipe(
-        name="bfloat16_original", strategy="fsdp", precision="bf16", engine=(ORIGINAL_PARAMETERS,)
-    ),
-    Recipe(name="float16", precision="fp16"),
-    Recipe(name="float16_flat", strategy="fsdp", precision="fp16"),
-)
 
 # Compared with the oracle step by step; where there are several, the weights stay as they are.
 AGAINST_ORACLE = [
@@ -163,6 +135,7 @@ AGAINST_ORACLE = [
     ),
     *_cases(FEW, STOCK, "paper", "robust_halves_group", ranks=(1, 2, 3)),
     *_cases(FEW, "paper_run", ranks=(1,)),
+    *(c for recipe in FEW_VARIETIES for c in _cases(recipe, STOCK)),
     *_cases(Recipe(name="eager", defer_sync=False, reshard=False), STOCK, "paper", "sum"),
     *_cases(_MASKED, STOCK, "paper", "paper_halves"),
     *_cases(
@@ -183,7 +156,7 @@ AGAINST_ORACLE = [
     *_cases(FLAT, *_MAIN, *_HALF, "robust_beta", ranks=(1, 2, 3)),
     *_cases(ORIGINAL, STOCK, "paper", "robust", "robust_beta", ranks=(1, 2, 3)),
     *_cases(ORIGINAL, "pcgrad", "soft", "sum", *_HALF),
-    *(c for recipe in _FLAT_VARIETIES for c in _cases(recipe, STOCK, "paper", "sum")),
+    *(c for recipe in FLAT_VARIETIES for c in _cases(recipe, STOCK, "paper", "sum")),
     *(
         c
         for recipe in HYBRID
@@ -246,6 +219,12 @@ PROBED = [
     *(c for recipe in (FLAT, ORIGINAL) for c in _cases(recipe, "paper_sequences", ranks=(1, 2, 3))),
     *_cases(_DYNAMIC, "paper_sequences", ranks=(2, 3)),
     *_cases(FEW, "paper_sequences", "paper_sequences_group", ranks=(1, 2, 3)),
+    *(
+        c
+        for recipe in FEW_VARIETIES
+        for c in _cases(recipe, "paper_sequences", "paper_sequences_group")
+    ),
+    *_cases(CHECKPOINTED, "paper_sequences_combined_each"),
     *(
         c
         for recipe in (

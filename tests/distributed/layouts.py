@@ -1,5 +1,6 @@
 """How FSDP and the model are laid out, where it is not one shard per rank of a plain model."""
 
+from dataclasses import replace
 from functools import partial
 
 from tests.distributed.recipe import Recipe
@@ -61,6 +62,40 @@ LORA_ORIGINAL = _step(
     batches=("lora",),
     strategy="fsdp",
     engine=(ORIGINAL_PARAMETERS,),
+)
+# Further varieties of flat parameters, and passes in half precision.
+FLAT_VARIETIES = (
+    Recipe(name="flat_eager", strategy="fsdp", defer_sync=False, reshard=False),
+    Recipe(
+        name="original_eager",
+        strategy="fsdp",
+        defer_sync=False,
+        reshard=False,
+        engine=(ORIGINAL_PARAMETERS,),
+    ),
+    Recipe(name="flat_checkpointed", strategy="fsdp", checkpointing=True),
+    Recipe(
+        name="flat_packed",
+        strategy="fsdp",
+        remove_padding=True,
+        micro_batches=None,
+        token_budget=25,
+    ),
+)
+HALF = (
+    Recipe(name="bfloat16", precision="bf16"),
+    Recipe(name="bfloat16_flat", strategy="fsdp", precision="bf16"),
+    Recipe(
+        name="bfloat16_original", strategy="fsdp", precision="bf16", engine=(ORIGINAL_PARAMETERS,)
+    ),
+    Recipe(name="float16", precision="fp16"),
+    Recipe(name="float16_flat", strategy="fsdp", precision="fp16"),
+)
+# Most answers are as good as the others to their prompt.
+FEW = Recipe(name="few", batches=("few_advantages",), learning_rate=1e-2)
+FEW_VARIETIES = tuple(
+    replace(recipe, name=f"few_{recipe.name}", batches=FEW.batches)
+    for recipe in (ULYSSES[0], OFFLOADED[-1], HALF[0])
 )
 # What is different about the engine or the model, with the numbers of ranks.
 LAYOUTS = [

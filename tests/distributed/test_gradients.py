@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distributed.cases import AGAINST_ORACLE, Case
+from tests.distributed.cases import AGAINST_ORACLE, PROBED, Case
 from tests.distributed.conftest import Runs
 from tests.distributed.expected import Oracle, blocks_of, relative_errors
 from tests.distributed.variants import STOCK, VARIANTS
@@ -18,7 +18,7 @@ STOCK_ERROR = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
 
 PAIRS = [
     pytest.param(case, ranks, id=f"{case.name}-{ranks}")
-    for case in AGAINST_ORACLE
+    for case in (*AGAINST_ORACLE, *PROBED)
     for ranks in case.ranks
 ]
 

@@ -75,6 +75,12 @@ VARIANTS = {
     "paper_sequences_combined": Variant(
         rule="pcr", settings={"variance": _SEQUENCES, **_COMBINED}, oracle=PAPER, probes=_PROBES
     ),
+    "paper_sequences_combined_each": Variant(
+        rule="pcr",
+        settings={"variance": _SEQUENCES, **_COMBINED, **_EACH},
+        oracle=PAPER,
+        probes=_PROBES,
+    ),
     # Micro-batches without advantage.
     "paper_run": Variant(rule="pcr", settings=_RUN, oracle=PAPER),
     "sum_run": Variant(rule="sum", settings=_RUN, oracle=Rule(name="sum")),

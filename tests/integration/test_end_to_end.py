@@ -43,6 +43,11 @@ def test_the_resolved_rule_is_logged_at_the_start(pcr: Run) -> None:
     assert "engine backend pcr:fsdp2" in pcr.output
 
 
+def test_the_passes_that_auto_chose_are_logged(pcr: Run) -> None:
+    assert "passes=auto" in pcr.output
+    assert "passes=shared_forward (gradients outside the scope for both signals)" in pcr.output
+
+
 def test_both_gradients_are_there_once_the_policy_has_moved(pcr: Run) -> None:
     """The second optimizer step is off the reference, so s is no longer zero."""
     last = pcr.steps[-1]

@@ -57,6 +57,12 @@ def test_the_run_ends_well(flat: Run) -> None:
     assert "engine backend pcr:fsdp\n" in flat.output
 
 
+def test_why_auto_takes_two_passes_is_logged(flat: Run) -> None:
+    assert "passes=auto" in flat.output
+    why = "actor_rollout_ref.actor.strategy=fsdp, and it is shown for fsdp2"
+    assert f"passes=two_forward ({why})" in flat.output
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_metrics_of_every_step(flat: Run, number: int) -> None:
     step = flat.steps[number]
