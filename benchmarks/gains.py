@@ -44,9 +44,10 @@ def gains_table(results: Mapping[str, Mapping[str, Row]]) -> str:
             if all("median" in row for row in pair):
                 stock = rows["stock"]["median"]
                 before, after = (row["median"] / stock for row in pair)
-                saved = f"{100 * (1 - after / before):.0f} %"
+                saved = f"{round(100 * (1 - after / before)) + 0} %"
                 lines.append(f"| {what} | {layout} | {before:.2f} | {after:.2f} | {saved} |")
     if not lines:
         return ""
     head = "| improvement | layout | against stock without | with | saved of the update |"
-    return "\n".join([head, "|" + "---|" * 5, *lines]) + "\n\n"
+    told = "What is small beside the quartiles of the tables below is not shown to be there."
+    return "\n".join([head, "|" + "---|" * 5, *lines, "", told]) + "\n\n"
