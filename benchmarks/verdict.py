@@ -28,11 +28,13 @@ def verdict(report: Mapping[str, Any]) -> str:
     workloads = {
         name: {**report["workload"], **report["layouts"][name]} for name in report["layouts"]
     }
-    every = report["results"]
-    large = {name: rows for name, rows in every.items() if _is_of_size(workloads[name])}
+    large, small = (
+        {n: rows for n, rows in report["results"].items() if _is_of_size(workloads[n]) is of_size}
+        for of_size in (True, False)
+    )
     lines = [
         *_of_passes(large, {name for name in large if workloads[name]["checkpointing"]}),
-        *_of_shares(large, every),
+        *_of_shares(large, small),
         *_of_memory(large),
         *_of_peers(large),
     ]
@@ -73,14 +75,12 @@ def _of_passes(results: Mapping[str, Rows], checkpointing: set[str]) -> Iterator
             yield f"- `{passes}` at most {bar} times stock: {told}."
 
 
-def _of_shares(large: Mapping[str, Rows], every: Mapping[str, Rows]) -> Iterator[str]:
-    found = {of: list(_shares(results)) for of, results in (("large", large), ("every", every))}
-    if not found["large"]:
-        return
-    beyond = [told for share, told in found["large"] if share > _STATISTICS]
-    others = [share for share, told in found["every"] if (share, told) not in found["large"]]
-    most = f" In the smaller layouts the most is {100 * max(others):.2f} %." if others else ""
-    yield f"- Statistics and combine at most 3 %: {_told(len(found['large']), beyond)}.{most}"
+def _of_shares(large: Mapping[str, Rows], small: Mapping[str, Rows]) -> Iterator[str]:
+    found, others = list(_shares(large)), [share for share, _ in _shares(small)]
+    if found:
+        beyond = [told for share, told in found if share > _STATISTICS]
+        most = f" In the smaller layouts the most is {100 * max(others):.2f} %." if others else ""
+        yield f"- Statistics and combine at most 3 %: {_told(len(found), beyond)}.{most}"
 
 
 def _shares(results: Mapping[str, Rows]) -> Iterator[tuple[float, str]]:
