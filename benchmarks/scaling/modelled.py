@@ -1,6 +1,7 @@
 """Tables for more GPUs than were at hand: bytes and seconds of a step's communication."""
 
 from collections.abc import Sequence
+from itertools import product
 
 from benchmarks.scaling.expected import HOST, OURS, PASSES, PLANS, Collective, collectives
 from benchmarks.scaling.network import Network, total
@@ -32,16 +33,12 @@ def passes_table(network: Network) -> str:
     """
     head = ["model", "GPUs", "stock", "two passes add", "a shared forward pass adds"]
     lines = _head([*head, "combined it adds"])
-    for name in MODELS:
-        two, *others = (
-            step(SHAPES[name], update)
-            for update in ("two_forward", "shared_forward", "shared_forward, sequence, combined")
-        )
-        for ranks in GPUS:
-            parts = [total(network, two, ranks, HOST)]
-            parts += [total(network, found, ranks, PASSES) for found in (two, *others)]
-            cells = [f"{sent / 1e9:.1f} GB, {seconds:.2f} s" for _, sent, seconds in parts]
-            lines.append(f"| {name} | {ranks} | {' | '.join(cells)} |")
+    added = ("two_forward", "shared_forward", "shared_forward, sequence, combined")
+    for name, ranks in product(MODELS, GPUS):
+        parts = [total(network, step(SHAPES[name], "stock"), ranks, HOST)]
+        parts += [total(network, step(SHAPES[name], each), ranks, PASSES) for each in added]
+        cells = [f"{sent / 1e9:.1f} GB, {seconds:.2f} s" for _, sent, seconds in parts]
+        lines.append(f"| {name} | {ranks} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -57,16 +54,12 @@ def statistics_table(network: Network) -> str:
         "of two passes with probes": _PROBED,
     }
     lines = _head(["model", "GPUs", *(f"{words}: KB, µs" for words in updates), "most / stock"])
-    for name in MODELS:
-        host = step(SHAPES[name], "stock")
-        for ranks in GPUS:
-            ours = [
-                total(network, step(SHAPES[name], update), ranks, OURS)
-                for update in updates.values()
-            ]
-            cells = [f"{sent / 1e3:.1f}, {seconds * 1e6:.0f}" for _, sent, seconds in ours]
-            most = max(seconds for *_, seconds in ours) / total(network, host, ranks, HOST)[2]
-            lines.append(f"| {name} | {ranks} | {' | '.join(cells)} | {100 * most:.3f} % |")
+    for name, ranks in product(MODELS, GPUS):
+        host = total(network, step(SHAPES[name], "stock"), ranks, HOST)
+        ours = [total(network, step(SHAPES[name], each), ranks, OURS) for each in updates.values()]
+        cells = [f"{sent / 1e3:.1f}, {seconds * 1e6:.0f}" for _, sent, seconds in ours]
+        most = max(seconds for *_, seconds in ours) / host[2]
+        lines.append(f"| {name} | {ranks} | {' | '.join(cells)} | {100 * most:.3f} % |")
     return "\n".join(lines)
 
 
@@ -78,20 +71,17 @@ def deferred_table(network: Network) -> str:
     """
     head = ["model", "GPUs", "stock, deferred", "two passes add", "a shared forward pass adds"]
     lines = _head([*head, "tokens of a rank for which both take as long"])
-    for name in MODELS:
+    parts = (("stock", HOST), ("two_forward", PASSES), ("shared_forward", PASSES))
+    for name, ranks in product(MODELS, GPUS):
         shape = SHAPES[name]
-        two, shared = (
-            step(shape, update, deferred=True) for update in ("two_forward", "shared_forward")
+        host, waiting, at_once = (
+            total(network, step(shape, update, deferred=True), ranks, whose)[2]
+            for update, whose in parts
         )
-        for ranks in GPUS:
-            host, waiting, at_once = (
-                total(network, found, ranks, whose)[2]
-                for found, whose in ((two, HOST), (two, PASSES), (shared, PASSES))
-            )
-            # A forward pass is two operations per parameter and token.
-            tokens = (at_once - waiting) * FLOPS / (2 * shape.parameters)
-            cells = f"{host:.2f} s | {waiting:.2f} s | {at_once:.2f} s | {tokens:,.0f}"
-            lines.append(f"| {name} | {ranks} | {cells} |")
+        # A forward pass is two operations per parameter and token.
+        tokens = (at_once - waiting) * FLOPS / (2 * shape.parameters)
+        cells = f"{host:.2f} s | {waiting:.2f} s | {at_once:.2f} s | {tokens:,.0f}"
+        lines.append(f"| {name} | {ranks} | {cells} |")
     return "\n".join(lines)
 
 
