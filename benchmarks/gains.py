@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.ratios import quartiles, ratio, shown
+
 Row = Mapping[str, Any]
 
 # What is saved: an update without it, and one with it.
@@ -42,12 +44,20 @@ def gains_table(results: Mapping[str, Mapping[str, Row]]) -> str:
         for layout, rows in results.items():
             pair = [rows.get(name, {}) for name in (without, with_it)]
             if all("median" in row for row in pair):
-                stock = rows["stock"]["median"]
-                before, after = (row["median"] / stock for row in pair)
-                saved = f"{round(100 * (1 - after / before)) + 0} %"
-                lines.append(f"| {what} | {layout} | {before:.2f} | {after:.2f} | {saved} |")
+                before, after = (shown(row, rows["stock"]) for row in pair)
+                lines.append(f"| {what} | {layout} | {before} | {after} | {_saved(*pair)} |")
     if not lines:
         return ""
     head = "| improvement | layout | against stock without | with | saved of the update |"
     told = "What is small beside the quartiles of the tables below is not shown to be there."
     return "\n".join([head, "|" + "---|" * 5, *lines, "", told]) + "\n\n"
+
+
+def _saved(before: Row, after: Row) -> str:
+    spread = quartiles(after, before)
+    shown_spread = f" ({_percent(spread[1])} to {_percent(spread[0])})" if spread else ""
+    return f"{_percent(ratio(after, before))}{shown_spread} %"
+
+
+def _percent(times: float) -> int:
+    return round(100 * (1 - times))

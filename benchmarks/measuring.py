@@ -33,8 +33,8 @@ def measure(workload: Workload, names: Sequence[str], repeats: int, make: Make) 
         make: makes an update.
 
     Returns:
-        Per variant: median, quartiles, the share of statistics, communication and combine, and
-        what `observe` gives; or `refused` with the message of the installed code.
+        Per variant what `summary` and `observe` give, or `refused` with the message of the
+        installed code.
     """
     rows: dict[str, Row] = {}
     updates: dict[str, Update] = {}
@@ -50,9 +50,9 @@ def measure(workload: Workload, names: Sequence[str], repeats: int, make: Make) 
                 rows[name] = {"refused": str(error)}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in updates}
     for repeat in range(repeats):
-        for name, update in updates.items():
+        for name in turned(list(updates), repeat):
             batch = make_batch(workload, seed=_seed(workload, repeat))
-            samples[name].append(timed(update, batch))
+            samples[name].append(timed(updates[name], batch))
     batch_seed = _seed(workload, repeats)
     for name, update in updates.items():
         rows[name] = summary(samples[name]) | observe(update, make_batch(workload, batch_seed))
@@ -65,6 +65,17 @@ def _ready(update: Update, workload: Workload) -> Update:
     update(make_batch(workload, seed=_seed(workload, 0)))
     update.go()
     return update
+
+
+def turned(names: Sequence[str], repeat: int) -> list[str]:
+    """Another one begins in every repeat: who comes first finds the machine as the last left it.
+
+    Args:
+        names: of the updates.
+        repeat: the how many-th.
+    """
+    first = repeat % len(names)
+    return [*names[first:], *names[:first]]
 
 
 def _seed(workload: Workload, repeat: int) -> int:
@@ -88,13 +99,14 @@ def timed(update: Update, batch: Any) -> tuple[float, float]:
 
 
 def summary(rows: Sequence[tuple[float, float]]) -> Row:
-    """Median and quartiles of the update, and the median share that is ours."""
+    """Seconds of every update, their median and quartiles, and the median share that is ours."""
     seconds = [whole for whole, _ in rows]
     low, median, high = min(seconds), statistics.median(seconds), max(seconds)
     if len(seconds) > 2:
         low, median, high = statistics.quantiles(seconds, n=4)
     share = statistics.median(ours / whole for whole, ours in rows)
-    return {"median": median, "low": low, "high": high, "share": share}
+    rounded = [round(each, 4) for each in seconds]
+    return {"median": median, "low": low, "high": high, "share": share, "seconds": rounded}
 
 
 def observe(update: Update, batch: Any) -> Row:

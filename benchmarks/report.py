@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gains import gains_table
+from benchmarks.ratios import shown
 from benchmarks.tables import breakdown_table, limits_table, table
 from benchmarks.verdict import verdict
 from benchmarks.words import NO_GPU, NOTES, OBSERVED, PAGE, PEERS
@@ -102,8 +103,8 @@ def _gpu_row(report: Report, layout: str, variant: str, rows: Mapping[str, Any])
     row, what = rows[variant], f"{report['model']}, {layout}"
     if "refused" in row:
         return f"| {what} | {variant} | refused | | |"
-    ratio = row["median"] / rows["stock"]["median"]
-    return f"| {what} | {variant} | {row['median']:.3f} | {ratio:.2f} | {report['machine']} |"
+    against = shown(row, rows["stock"])
+    return f"| {what} | {variant} | {row['median']:.3f} | {against} | {report['machine']} |"
 
 
 def _gpu_layouts() -> Sequence[tuple[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.breakdown import PARTS
+from benchmarks.ratios import shown
 
 Row = Mapping[str, Any]
 _MIB = 2**20
@@ -60,7 +61,7 @@ def _cells(row: Row, stock: Row) -> list[str]:
     """Those of a row that was not refused, after its name."""
     spread = f"{row['median']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
     share = f"{100 * row['share']:.2f} %" if row["share"] else ""
-    cells = [spread, f"{row['median'] / stock['median']:.2f}", share]
+    cells = [spread, shown(row, stock), share]
     if "peak" not in stock:
         return cells
     over, scope = row["peak"] - stock["peak"], row["scope"]
@@ -115,5 +116,4 @@ def limits_table(results: Mapping[str, Mapping[str, Row]]) -> str:
 
 def _against(row: Row, stock: Row, limit: str) -> str:
     over = f"{(row['peak'] - stock['peak']) / row['scope']:.2f}" if row["scope"] else ""
-    ratio, share = row["median"] / stock["median"], 100 * row["share"]
-    return f"{ratio:.2f} | {limit} | {share:.2f} % | {over}"
+    return f"{shown(row, stock)} | {limit} | {100 * row['share']:.2f} % | {over}"

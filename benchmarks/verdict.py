@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.peers import DIFFERENCES
+from benchmarks.ratios import ratio, shown
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Row]
@@ -60,16 +61,16 @@ def _is_of_size(workload: Mapping[str, Any]) -> bool:
 def _of_passes(results: Mapping[str, Rows], checkpointing: set[str]) -> Iterator[str]:
     for passes, bars in _PASSES.items():
         found = [
-            (row["median"] / rows["stock"]["median"], bars[layout in checkpointing], name, layout)
+            (ratio(row, rows["stock"]), bars[layout in checkpointing], name, layout)
             for layout, rows in results.items()
             for name, row in _variants(rows)
             if name.startswith(passes)
         ]
         beyond = [
-            f"{ratio:.3f} ({layout}: {name})" for ratio, bar, name, layout in found if ratio > bar
+            f"{times:.3f} ({layout}: {name})" for times, bar, name, layout in found if times > bar
         ]
         if found:
-            most = max(ratio for ratio, *_ in found)
+            most = max(times for times, *_ in found)
             bar = " or, with checkpointing, ".join(dict.fromkeys(f"{each:g}" for each in bars))
             told = f"{_told(len(found), beyond)}; the most is {most:.3f}"
             yield f"- `{passes}` at most {bar} times stock: {told}."
@@ -111,13 +112,13 @@ def _of_peers(results: Mapping[str, Rows]) -> Iterator[str]:
         ours = {n: r for n, r in _variants(rows) if kind in n}
         if not theirs or not ours:
             continue
-        best = min(ours, key=lambda name: ours[name]["median"])
+        best = min(ours, key=lambda name: ratio(ours[name], rows["stock"]))
         told = []
         for word, is_faster in (("faster", True), ("not faster", False)):
             found = [
-                _size(name, row)
+                f"{_size(name, row)}, {shown(ours[best], row)} of its time"
                 for name, row in theirs.items()
-                if (ours[best]["median"] < row["median"]) is is_faster
+                if (ratio(ours[best], row) < 1) is is_faster
             ]
             told += [f"{word} than {', '.join(found)}"] if found else []
         smaller = sum(ours[best]["peak"] < row["peak"] for row in theirs.values())

@@ -17,6 +17,11 @@ random weights; {sequences} sequences of {prompt} + at most {response} tokens in
 micro-batches per rank; activation checkpointing {checkpointing}. A table's title says what
 differs, and its date or number of updates where that is another one.
 
+Against stock: with quartiles in brackets, the median of the ratios within one repeat, in which
+every kind of update runs once and another one begins; without them, of tables that were measured
+before the times of all updates were kept, the ratio of the medians. So it is with what is saved,
+and with the peers.
+
 {limits}{verdict}{gains}{notes}{tables}
 Statistics and combine: what `actor/pcr/seconds` measures: gradient norms in the hooks, inner
 products, the all-reduce, the rule and the combination, as a share of the update. It depends on the

@@ -51,7 +51,8 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 def test_every_update_is_measured(results: dict[str, dict[str, Any]], layout: str) -> None:
     assert list(results[layout]) == list(LAYOUTS[layout].variants)
     for name, row in results[layout].items():
-        assert row["median"] > 0, name
+        assert row["seconds"] == [pytest.approx(row["median"], abs=1e-4)], name
+        assert row["median"] > 0
         assert row["peak"] > 0
 
 

@@ -89,8 +89,8 @@ def test_the_fastest_of_ours_is_compared_with_every_peer_by_its_own_memory() -> 
     }
     assert (
         "- Against the peers, `shared_forward, one block` (1.900 s, 150.0 MiB): faster than "
-        "`TorchJD, backward` (2.000 s, 140.0 MiB); not faster than `TorchJD, mtl_backward` "
-        "(1.600 s, 200.0 MiB); smaller than 1 of 2.\n"
+        "`TorchJD, backward` (2.000 s, 140.0 MiB), 0.95 of its time; not faster than "
+        "`TorchJD, mtl_backward` (1.600 s, 200.0 MiB), 1.19 of its time; smaller than 1 of 2.\n"
     ) in verdict(report(rows, layout="peers"))
 
 
@@ -109,3 +109,17 @@ def test_gains_are_of_the_same_layout() -> None:
         "",
     ]
     assert gains_table({"b": found["b"]}) == ""
+
+
+def test_where_all_times_are_kept_gains_are_of_one_repeat_each() -> None:
+    """The machine was ten times slower in the second repeat."""
+    found = {
+        "stock": row(20.0, seconds=[2.0, 20.0, 2.0]),
+        "two_forward": row(40.0, seconds=[4.0, 40.0, 4.4]),
+        "shared_forward": row(3.0, seconds=[3.0, 30.0, 3.0]),
+    }
+    (line,) = gains_table({"a": found}).splitlines()[2:3]
+    assert line == (
+        "| one forward pass for both objectives | a | 2.00 (2.00-2.20) | 1.50 (1.50-1.50) "
+        "| 25 (25 to 32) % |"
+    )
