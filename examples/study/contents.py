@@ -62,6 +62,10 @@ def _front(runs: Runs) -> Mapping[str, str]:
     stock = _betas(_CENTRE, design.STOCK_BETAS)
     return {
         "front": point_table(runs, [*stock, *_each(design.FRONT, betas)]),
+        "front stock": difference_table(
+            runs, [point for point in stock if point != _CENTRE], beta=_CENTRE.beta
+        ),
+        "front one": point_table(runs, _each(design.FULL_RULES, _betas(_CENTRE, [1.0]))),
         "front tests": difference_table(runs, _each(design.FRONT, betas), rule="stock"),
         "front pooled": pooled_table(runs, design.FRONT, betas),
         "front prices": price_table(runs, _each(design.FRONT, betas)),
@@ -104,14 +108,14 @@ def _rates_and_scopes(runs: Runs) -> Mapping[str, str]:
 def _noisy(runs: Runs) -> Mapping[str, str]:
     stock = _betas(_NOISY, design.NOISY_BETAS)
     rules = _each(design.NOISY_RULES, [_NOISY])
-    automatic = tuple(rule for rule in design.NOISY_RULES if rule not in design.FIXED)
-    pairs = [(rule, rival) for rule in automatic for rival in design.FIXED]
+    own = [point for point in rules if point.rule not in design.FIXED]
     controls = stock[1:-1]  # its ends have nothing beyond them
     return {
         "noisy": point_table(runs, [*stock, *rules]),
         "noisy tests": difference_table(runs, rules, rule="stock"),
         "noisy prices": price_table(runs, [*controls, *rules]),
-        "noisy duels": duel_table(runs, pairs, [_NOISY]),
+        "noisy against one": difference_table(runs, own, rule=design.FIXED[0]),
+        "noisy against half": difference_table(runs, own, rule=design.FIXED[1]),
     }
 
 

@@ -28,7 +28,7 @@ STOCK_BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SLOW_BETAS = (0.001, 0.01)
 FAST_BETAS = (0.01, 0.1)
 # Those that are priced without themselves, as a control.
-CONTROLS = (0.003, 0.03, 0.3)
+CONTROLS = (0.003, 0.01, 0.03, 0.1, 0.3)
 BETAS = (0.001, 0.01, 0.1)
 
 # The candidates for the preset `robust`: alpha from the noise over the signal, as it was found to

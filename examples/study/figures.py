@@ -59,6 +59,7 @@ FIGURES: Mapping[str, Picture] = {
     "scopes": Picture("scopes", lambda p: p.rule in design.SCOPED and _like(p, scope=p.scope)),
     "alphas": Picture("alphas", lambda p: p.rule == _AUTOMATIC and _like(p, scope="all")),
     "cosines": Picture("cosines", lambda p: p.rule == "observe" and _like(p, scope="all")),
+    "final_cosine": Picture("final_cosine", lambda p: p.rule in design.FRONT and _like(p)),
     "gradient_norms": Picture("gradient_norms", lambda p: p.rule in _FEW and _like(p)),
 }
 

@@ -100,7 +100,11 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     every = [*jobs.jobs(jobs.ENGINE, design.engine(), study)]
     every += jobs.jobs(jobs.FULL, design.full(), study)
-    count = pack(given.file, study, [job for job in every if job.finished()])
+    finished = [job for job in every if job.finished()]
+    if not finished:
+        # Rather than lose those of an archive that is there.
+        sys.exit(f"{study}: no finished run of this design and this code")
+    count = pack(given.file, study, finished)
     sys.stderr.write(f"{given.file}: {count} of {len(every)} runs\n")
 
 

@@ -32,6 +32,11 @@ def _in_conflicts(record: Record) -> float | None:
     return (mean - (1 - share) * record.point.beta) / share
 
 
+def _variance(record: Record) -> float | None:
+    """Of the gradient norm over the steps."""
+    return record.means["deviation of the gradient norm"] ** 2
+
+
 def _spread(record: Record) -> float | None:
     """Of the gradient norm over the steps, as a share of its mean."""
     mean = record.means["gradient norm"]
@@ -47,11 +52,12 @@ COLUMNS: Sequence[tuple[str, Value, int]] = (
     ("perplexity, rise", rise_of("perplexity"), 2),
     ("KL on answers", _at("KL on answers"), 3),
     ("gradient norm", _mean_of("gradient norm"), 2),
-    ("its deviation / mean", _spread, 2),
+    ("norm's variance", _variance, 3),
+    ("norm's deviation / mean", _spread, 3),
     ("clipped", _mean_of("clipped steps"), 2),
 )
-# What is tested: what is wanted, and what is not.
-TESTED = (COLUMNS[0], *COLUMNS[2:6])
+# What is tested: what is wanted, what is not, and how restless the steps are.
+TESTED = (COLUMNS[0], *COLUMNS[2:6], *COLUMNS[7:9])
 _OWN: Sequence[tuple[str, Value, int]] = (
     ("α", _mean_of("alpha"), 2),
     ("β_eff", _mean_of("effective beta"), 3),
@@ -67,7 +73,8 @@ def coverage_table(records: Sequence[Record], wanted: Mapping[str, Sequence[Poin
         records: of all tiers.
         wanted: tier to the points of its design.
     """
-    heads = ["tier", "runs", "of the design", "whole seeds", "median seconds", "hours of them"]
+    heads = ["tier", "runs", "of the design", "whole seeds"]
+    heads += ["median seconds", "runs x median, hours"]
     lines = cells.heading(heads)
     for tier, points in wanted.items():
         found = {record.point: record for record in records if record.tier == tier}

@@ -20,9 +20,9 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "paper": Preset(scale="absolute", ema=0.0, stability_floor=False),
-    # Chosen by docs/evidence.md. The floor: the literal rule removes beta s from MLPs in conflict,
-    # so that beta loses its meaning. Relative variances: absolute ones drive alpha to 0 as the
-    # policy drifts, and V of beta s is so small at a usual beta that alpha is 1, as without
-    # variances. The average: one step does not resolve a ratio of noise to signal.
+    # Why, and how little is known: docs/evidence.md. The floor: the literal rule removes beta s
+    # from MLPs in conflict, so that beta loses its meaning. Relative variances: absolute ones
+    # depend on how either loss is scaled, and V of beta s is so small at a usual beta that alpha
+    # is 1, as without variances. The average: one step does not resolve a ratio of noise to signal.
     "robust": Preset(scale="relative", ema=0.9, stability_floor=True),
 }

@@ -1,6 +1,7 @@
 """The page's tables are those of the records beside it, and its pictures exist."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from examples.study import design
@@ -43,3 +44,15 @@ def test_the_design_is_told_with_its_numbers() -> None:
     for size in (design.ENGINE_SIZES.steps, design.ENGINE_SIZES.prompts, design.NOISY.prompts):
         assert re.search(rf"\b{size} (steps|questions)", readme), size
     assert f"β {design.CENTRE.beta:g}" in PAGE
+
+
+def test_the_setting_teaches_and_forgets() -> None:
+    """Else the study would say nothing of either."""
+    engine = [record for record in FOUND.records if record.tier == "engine"]
+    for record in engine:
+        rise = record.rise("solved")
+        assert rise is not None
+        assert rise > (0.1 if record.point.beta <= 0.1 else 0), record.point
+    loose = [r for r in engine if r.point == replace(design.CENTRE, beta=0.001, seed=r.point.seed)]
+    assert {record.point.seed for record in loose} == set(design.SEEDS)
+    assert all((record.rise("skill") or 0) <= -0.05 for record in loose), "five of 98 facts"

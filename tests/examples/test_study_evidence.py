@@ -158,8 +158,9 @@ def test_tables_leave_out_what_was_not_run() -> None:
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| stock", "| robust"]
     assert "0.600 ± 0.100" in lines[2]
     assert "| -0.250 ± 0.000 |" in lines[2]  # of the skill, 0.5 at the start
-    # Norm, its deviation as a share of it, and clipped steps; no rule, so no alpha.
-    assert lines[2].endswith("| 2.00 ± 0.00 | 0.25 ± 0.00 | 0.25 ± 0.00 |  |  |  |  | 2 |")
+    # Norm, its variance, its deviation as a share of it, clipped steps; no rule, so no alpha.
+    spread = "| 2.00 ± 0.00 | 0.250 ± 0.000 | 0.250 ± 0.000 | 0.25 ± 0.00 |"
+    assert lines[2].endswith(f"{spread}  |  |  |  | 2 |")
     lines = difference_table(runs, rows[1:], rule="stock").splitlines()
     p = stats.ttest_rel([0.8, 0.9], [0.5, 0.7]).pvalue
     assert len(lines) == 3
