@@ -157,4 +157,15 @@ class Fsdp2SharedGradients(Fsdp2Gradients):
     def _came(self, index: int, parameter: Tensor) -> None:
         self._arrivals[index] += 1
         if self._arrived is not None and index >= len(self._scope):
+            _wait_for_copy(parameter)
             self._arrived(parameter)
+
+
+def _wait_for_copy(parameter: Tensor) -> None:
+    """Until a gradient that is offloaded is on the CPU, where the next line reads it.
+
+    FSDP2 of torch before 2.13 queues the copy and calls the hook at once, in the same stream.
+    """
+    shard = local_shard(parameter.grad)
+    if shard is not None and shard.device.type == "cpu" and torch.accelerator.is_available():
+        torch.accelerator.current_stream().synchronize()
