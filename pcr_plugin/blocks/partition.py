@@ -61,7 +61,9 @@ def partition(
         if in_scope(plain, scope):
             groups.setdefault(_block_name(plain, block), []).append(name)
     if not groups:
-        seen = ", ".join(everything) or "none"
+        # A name per kind: a model of experts has thousands.
+        kinds = dict.fromkeys(re.sub(r"\b\d+\b", "N", name) for name in everything)
+        seen = ", ".join(kinds) or "none"
         raise ValueError(f"pcr.scope={scope!r} matches no trainable parameter; they are: {seen}")
     return tuple(Block(name=name, parameters=tuple(group)) for name, group in groups.items())
 

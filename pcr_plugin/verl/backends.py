@@ -4,12 +4,16 @@ A backend of our own means that an unknown or unloaded plugin stops the run, and
 reference policy, the critic and the reward model, which name stock backends, stay stock.
 """
 
+import logging
+from importlib.util import find_spec
+
 from pcr_plugin.config.checks import reject
 from pcr_plugin.verl import host
 
 PREFIX = "pcr:"
 COVERED = ("fsdp", "fsdp2", "megatron")
 
+logger = logging.getLogger(__name__)
 
 _KEY = "actor_rollout_ref.actor.strategy"
 
@@ -27,8 +31,8 @@ def check_backend(strategy: str) -> None:
         reject(
             _KEY,
             strategy,
-            "no update_rule has been shown to be right on this engine; use "
-            f"{', '.join(COVERED)}, or update_rule=null",
+            "no update_rule has been shown to be right on this engine; use fsdp or fsdp2 with "
+            "model_engine=dp, megatron with model_engine=megatron, or update_rule=null",
         )
 
 
@@ -74,7 +78,8 @@ def register(strategy: str, model_type: str = "language_model") -> str:
     """Register our engine beside every stock class of a backend.
 
     Idempotent. Devices and vendors are taken from the registry and not from this machine: the
-    driver validates the configuration too and may have no accelerator.
+    driver validates the configuration too and may have no accelerator, nor Megatron-core. Without
+    that nothing is registered; a worker then stops at a backend that veRL does not know.
 
     Args:
         strategy: a covered stock backend.
@@ -90,9 +95,13 @@ def register(strategy: str, model_type: str = "language_model") -> str:
     registry = host.name("verl.workers.engine.base", "EngineRegistry")
     # There is no public listing; `get_engine_cls` answers for the current device alone.
     stock = registry._engines.get(model_type, {}).get(strategy, {})
-    if not stock:
-        reject("actor_rollout_ref.actor.strategy", strategy, "veRL has no engine of this name here")
     backend = PREFIX + strategy
+    if not stock and strategy == "megatron" and find_spec("megatron") is None:
+        logger.warning("pcr-plugin: no Megatron-core here, where only a driver can do without it")
+        return backend
+    if not stock:
+        why = "veRL has no engine of this name here; its warnings, above, say what it lacks"
+        reject(_KEY, strategy, why)
     ours = registry._engines[model_type].get(backend, {})
     for key, engine in list(stock.items()):
         if key not in ours:

@@ -196,22 +196,22 @@ def check_units(actor: Any, rule: UpdateRule, ranks: int) -> None:
             )
     elif rule.needs_variance and size is not None:
         together = ranks_of_an_expert(actor.engine) if may_hold_experts(rule) else 1
-        _check_micro_batches(rows * ranks, size, together)
+        _check_micro_batches(actor, rows * ranks, size, together)
 
 
-def _check_micro_batches(rows: int, size: int, together: int) -> None:
+def _check_micro_batches(actor: Any, rows: int, size: int, together: int) -> None:
     """Refuse a mini-batch of a single unit, which may be several ranks' micro-batches."""
     if rows >= 2 * size * together:
         return
     units = "micro-batches" if together == 1 else f"micro-batches, {together} at a time in experts,"
-    remedy = f"at most {rows // (2 * together)} leaves two of them"
-    if rows < 2 * together:
-        remedy = "use pcr.variance.estimator=split_half"
-    reject(
-        f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
-        size,
-        f"the variance is measured over {units} and a mini-batch has {rows} sequences; {remedy}",
-    )
+    why = f"the variance is measured over {units} and a mini-batch has {rows} sequences"
+    most = rows // (2 * together)
+    if most == 0:
+        # Of micro-batches of one sequence there is one, too.
+        key, least = f"{_ACTOR}.ppo_mini_batch_size", 2 * together
+        reject(key, actor.ppo_mini_batch_size, f"{why}; it needs at least {least}")
+    key = f"{_ACTOR}.ppo_micro_batch_size_per_gpu"
+    reject(key, size, f"{why}; at most {most} leaves two of them")
 
 
 def _check_halves(actor: Any, rows: int, size: int | None) -> None:

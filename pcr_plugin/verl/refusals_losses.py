@@ -136,5 +136,5 @@ def _other_weights(actor: Any) -> _Weights | None:
 
 
 def _loss_mode(actor: Any) -> str:
-    # Hydra delivers this block as a dictionary, code as a dataclass; both have `get`.
+    # veRL's own block is a dataclass, one without `_target_` a dictionary; both have `get`.
     return str((actor.policy_loss or {}).get("loss_mode", "vanilla"))

@@ -52,7 +52,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         (
             ["model_engine=" + engine],
             f"{ACTOR}.strategy={engine!r}",
-            ["shown to be right on this engine", "use fsdp, fsdp2, megatron, or update_rule=null"],
+            ["shown to be right on this engine", "fsdp2 with model_engine=dp, megatron with model"],
         )
         for engine in ("veomni", "torchtitan")
     ),
@@ -61,7 +61,7 @@ REFUSED: list[tuple[list[str], str, list[str]]] = [
         (
             [f"{ACTOR}.strategy={strategy}"],
             f"{ACTOR}.strategy={strategy!r}",
-            ["shown to be right on this engine", "use fsdp, fsdp2, megatron, or update_rule=null"],
+            ["shown to be right on this engine", "fsdp2 with model_engine=dp, megatron with model"],
         )
         for strategy in ("automodel", "fsdp_turbo", "mindspeed", "veomni", "torchtitan", "FSDP2")
     ),

@@ -55,6 +55,16 @@ REFUSED_SIZES: list[tuple[list[str], str, list[str]]] = [
         f"{ACTOR}.ppo_micro_batch_size_per_gpu=4",
         ["2 at a time in experts", "8 sequences", "at most 2"],
     ),
+    (
+        [
+            *MEGATRON,
+            "trainer.n_gpus_per_node=8",
+            f"{ACTOR}.megatron.expert_model_parallel_size=8",
+            f"{ACTOR}.ppo_micro_batch_size_per_gpu=1",
+        ],
+        f"{ACTOR}.ppo_mini_batch_size=4",
+        ["8 at a time in experts", "8 sequences", "at least 16"],
+    ),
     # A single unit has no spread.
     (
         [f"{ACTOR}.ppo_micro_batch_size_per_gpu=8"],

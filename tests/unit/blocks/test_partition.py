@@ -135,6 +135,13 @@ def test_a_scope_that_matches_nothing_lists_the_names(scope: str | tuple[str, ..
     assert "encoder.weird.weight, head.bias" in message
 
 
+def test_a_kind_of_name_is_listed_once() -> None:
+    """A model of experts has thousands, and every rank has the message."""
+    names = [f"layers.{n}.experts.{m}.fc1.weight" for n in range(9) for m in range(64)]
+    with pytest.raises(ValueError, match=r"they are: layers\.N\.experts\.N\.fc1\.weight$"):
+        partition(names, ("no_such_name",))
+
+
 def test_a_model_without_trainable_parameters() -> None:
     with pytest.raises(ValueError, match="they are: none"):
         partition([], "all")
