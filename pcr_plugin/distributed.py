@@ -56,18 +56,16 @@ def all_or_none(check: Callable[[], None], group: dist.ProcessGroup) -> None:
     the one that has raised.
 
     Args:
-        check: raises a ValueError.
+        check: raises what is wrong.
         group: the ranks that go on together.
 
     Raises:
         ValueError: what `check` has raised on some of them.
     """
     error = _attempt(check)
-    if error is not None and not isinstance(error, ValueError):
-        raise error
     problems = gather_lists([] if error is None else [str(error)], group)
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError("\n".join(problems)) from error
 
 
 def _attempt(action: Callable[[], object]) -> Exception | None:

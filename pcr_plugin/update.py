@@ -32,8 +32,9 @@ from pcr_plugin.weightings import load
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-# Column of the table that ranks sum up.
-_FAILED = 10
+# Columns of the table that ranks sum up: p.p, p.s and s.s; two sums of squares; mass; units; cross;
+# two totals; failures.
+_WIDTHS = (3, 2, 1, 1, 1, 2, 1)
 # What of a Gramian, and of two variances, is of p.
 _OF_P = torch.tensor([[True, True], [True, False]])
 _FIRST = torch.tensor([True, False])
@@ -175,7 +176,7 @@ class TwoGradientUpdate:
         table = _pack(gramian, columns, failed=bool(problem))
         # One collective and one copy to the host; from here on it is arithmetic on few numbers.
         table = self._sum_over_ranks(table).cpu()
-        if table[:, _FAILED].any():
+        if table[:, -1].any():
             raise RuntimeError("\n".join(self._gather([problem] if problem else [])))
         gramian, columns = _unpack(table, self._loss_scale(), pair.mix)
         variances = torch.stack(
@@ -238,7 +239,7 @@ class TwoGradientUpdate:
 
 
 def _pack(gramian: Tensor, columns: UnitColumns, failed: bool) -> Tensor:
-    """(C, 11): p.p, p.s, s.s, two sums of squares, mass, units, cross, two totals, failures."""
+    """(C, 11), see `_WIDTHS`."""
     # With offloading the gradients are on the CPU, and hooks have summed where autograd runs.
     gramian = gramian.to(columns.squares.device)
     failures = torch.full_like(columns.mass, float(failed))
@@ -256,14 +257,14 @@ def _is_rounding(gramian: Tensor, pair: GradientPair) -> Tensor:
 def _unpack(table: Tensor, loss_scale: float, mix: float) -> tuple[Tensor, UnitColumns]:
     """Undo `_pack`, in the unit of the unscaled gradients: V is averaged over steps."""
     square = loss_scale**2
-    gramian = torch.stack([table[:, [0, 1]], table[:, [1, 2]]], dim=1) / square
+    products, squares, mass, units, cross, totals, _ = table.split(_WIDTHS, dim=1)
+    gramian = torch.stack([products[:, :2], products[:, 1:]], dim=1) / square
     # Only now that it is that of whole gradients: a difference of parts would lose more.
     gramian = without_mix(gramian, mix)
-    squares, cross = table[:, 3:5] / square, table[:, 7] / square
     own = gramian.diagonal(dim1=1, dim2=2)
-    totals = table[:, 8:10] / square
-    totals = torch.where(torch.isnan(totals), own, totals)
-    return gramian, UnitColumns(squares, table[:, 5], table[:, 6], cross, totals)
+    totals = torch.where(torch.isnan(totals), own, totals / square)
+    singles = (mass[:, 0], units[:, 0], cross[:, 0] / square)
+    return gramian, UnitColumns(squares / square, *singles, totals)
 
 
 def _unique_labels(blocks: Sequence[Block]) -> list[str]:

@@ -28,7 +28,7 @@ class _Sums(NamedTuple):
 class VarianceAverage:
     """Debiased average per block and objective.
 
-    The average is over V itself, not over alpha: V is unbiased, alpha is not.
+    The average is over V itself, not over alpha: V is nearly unbiased, alpha is not.
 
     Args:
         decay: weight of the past, in [0, 1); 0 passes V through.

@@ -16,7 +16,10 @@ from torch import Tensor
 
 
 def variance_of_total(weighted_squares: Tensor, squared_norm: Tensor, units: Tensor) -> Tensor:
-    """Unbiased estimate of tr Cov[g] for every block.
+    """Estimate of tr Cov[g] for every block.
+
+    Unbiased where the variance of g_m / w_m is as 1 / w_m, as with equal weights; how far off it
+    is with sequences of unequal lengths is measured in docs/estimators.md.
 
     Args:
         weighted_squares: (B,) sum_m ||g_m||^2 / w_m.

@@ -168,6 +168,9 @@ def attach(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
 def enable(actor: Actor, update_rule: str = "pcr", **settings: Any) -> Actor:
     """Switch a rule on from code, without Hydra.
 
+    Call it in the process that builds the engine, which is every worker: it registers the engine
+    there, and veRL refuses to build one that it does not know.
+
     Args:
         actor: an instance of one of veRL's actor configurations; changed in place.
         update_rule: the rule.

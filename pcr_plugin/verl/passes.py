@@ -26,7 +26,7 @@ class Step(NamedTuple):
     output: Callable[[], Output]
 
 
-class Passes:
+class ObjectiveRun:
     """Runs the stock engine with one loss and collects what it returns.
 
     Args:
@@ -100,20 +100,20 @@ def two_forward(
         generators: see `TwoGradientEngine.generators`.
         observes: whether the passes only measure.
     """
-    stability = Passes(
+    stability = ObjectiveRun(
         stock,
         [without_entropy(part) for part in parts],
         split.stability(),
         lambda _: extras.stability_pass(),
     )
-    plasticity = Passes(
+    plasticity = ObjectiveRun(
         stock,
         parts,
         split.plasticity(),
         lambda part: extras.plasticity_pass(last=part + 1 == len(parts)),
     )
     # Of the losses that the model adds by itself, over the whole mini-batch.
-    auxiliary = Passes(
+    auxiliary = ObjectiveRun(
         stock, [without_entropy(data)], split.nothing(), lambda _: extras.auxiliary_pass()
     )
     own = partial(auxiliary.run, None) if extras.has_losses and not observes else None

@@ -22,7 +22,7 @@ from pcr_plugin.verl.kept_graph import nothing_in_place
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.one_recomputation import OneRecomputation
 from pcr_plugin.verl.outputs import Output
-from pcr_plugin.verl.passes import Passes
+from pcr_plugin.verl.passes import ObjectiveRun
 
 # Micro-batch, loss function, forward only; loss and output.
 _ForwardStep = Callable[..., tuple[Tensor, dict[str, Any]]]
@@ -71,7 +71,7 @@ class SharedLoop:
         self._has_gradient = True
         look = None if self._on_any is None else self._look
         loss = split.both(split.beta if combined else 0.0, self._keep, look)
-        self._whole = Passes(forward_backward, parts, loss, lambda _: nullcontext())
+        self._whole = ObjectiveRun(forward_backward, parts, loss, lambda _: nullcontext())
         self._around = around
         self.passes = SharedForward(
             gradients,
