@@ -9,7 +9,7 @@ another configuration it computes each part alone, with its own normalisation, m
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,7 @@ def _config_of(loss_function: Any) -> Any:
 
 def _changed(config: Any, **changes: Any) -> Any:
     """A shallow copy with other values; veRL's configurations are frozen."""
-    if isinstance(config, Mapping):  # a policy loss that was not made a dataclass
+    if isinstance(config, dict):  # a policy loss that was not made a dataclass
         return {**config, **changes}
     changed = copy.copy(config)
     for name, value in changes.items():

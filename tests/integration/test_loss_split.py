@@ -55,6 +55,19 @@ def test_every_policy_loss_of_verl_is_here() -> None:
     assert len(found) >= 12
 
 
+def test_a_policy_loss_may_be_a_dictionary() -> None:
+    """As veRL reads it from a recipe of one's own, without `_target_`."""
+    config = actor_config()
+    object.__setattr__(config, "policy_loss", {"loss_mode": "vanilla"})
+    case = {"dtype": torch.float64, "entropy": False}
+    value, _, _ = evaluate(partial(ppo_loss, config=config), 0, **case)
+    parts = split(config)
+    pla, _, _ = evaluate(parts.plasticity(), 0, **case)
+    sta, _, _ = evaluate(parts.stability(), 0, **case)
+    assert value == pytest.approx(pla + BETA * sta, rel=1e-10)
+    assert config.policy_loss == {"loss_mode": "vanilla"}
+
+
 @pytest.mark.parametrize("loss_mode", LOSS_MODES)
 @pytest.mark.parametrize(("aggregation", "horizon"), AGGREGATIONS)
 @pytest.mark.parametrize(("entropy", "importance"), [(False, False), (True, False), (False, True)])
