@@ -22,6 +22,11 @@ def rows(heading: str) -> dict[str, str]:
     return {line.split("|")[1].strip(): line for line in lines}
 
 
+def numbers(names: set[str]) -> set[str]:
+    """Of releases that have more said of them."""
+    return {name.split(",")[0] for name in names}
+
+
 def listed(heading: str, *statuses: str) -> set[str]:
     return {name for name, row in rows(heading).items() if row.split("|")[2].strip() in statuses}
 
@@ -69,7 +74,7 @@ def test_the_pythons_are_those_that_are_declared_and_ci_runs() -> None:
 
 def test_the_releases_of_torch_are_those_that_ci_runs() -> None:
     releases = matrix("torch", "torch")
-    assert listed("torch", "tried", "in CI alone") == set(releases)
+    assert numbers(listed("torch", "tried", "in CI alone")) == set(releases)
     [bound] = [each for each in PROJECT["dependencies"] if each.startswith("torch")]
     assert all(release in SpecifierSet(bound.removeprefix("torch")) for release in releases)
 
