@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
@@ -192,25 +193,34 @@ def test_a_run_that_fails_is_reported_and_the_others_are_done(
     assert "left] bad: FAILED, ValueError: no such rule" in shown
 
 
-def test_ctrl_c_ends_what_runs_and_leaves_it_to_be_done(tmp_path: Path) -> None:
-    process = tmp_path / "process"
-    job = new_job(tmp_path, "long", wait, process)
+@contextmanager
+def signalled(number: int, once: Path) -> Iterator[None]:
+    """This process gets the signal when there is such a file."""
+    over = threading.Event()
 
-    def interrupt() -> None:
-        while not process.exists():
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+    def send() -> None:
+        while not once.exists():
+            if over.wait(0.1):
+                return
+        os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=send)
     # Whoever runs the tests in the background may have it ignored.
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            sweep([job], 1, [], Progress())
+        yield
     finally:
         signal.signal(signal.SIGINT, kept)
+        over.set()
         thread.join()
+
+
+def test_ctrl_c_ends_what_runs_and_leaves_it_to_be_done(tmp_path: Path) -> None:
+    process = tmp_path / "process"
+    job = new_job(tmp_path, "long", wait, process)
+    with signalled(signal.SIGINT, process), pytest.raises(KeyboardInterrupt):
+        sweep([job], 1, [], Progress())
     with pytest.raises(ProcessLookupError):
         os.kill(int(process.read_text()), 0)
     assert not job.finished()
@@ -248,7 +258,9 @@ def test_the_status_says_that_a_run_failed(
         assert f"FAILED {run_folder(tmp_path, point)}: ValueError: no such rule" in shown
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_status_says_that_it_was_stopped(
+    number: int,
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -257,16 +269,8 @@ def test_the_status_says_that_it_was_stopped(
     words = with_start(folder, tmp_path)
     train_by(train_for_ever, monkeypatch)
     process = tmp_path / "process"
-
-    def stop() -> None:
-        while not process.exists():
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    assert main(words) == 130
-    thread.join()
+    with signalled(number, process):
+        assert main(words) == 130
     assert "stopped; the same command goes on from here" in capsys.readouterr().err
     with pytest.raises(ProcessLookupError):
         os.kill(int(process.read_text()), 0)

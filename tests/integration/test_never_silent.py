@@ -37,7 +37,12 @@ BROKEN = {
     "the Hydra plugin": (
         "hydra_plugins/pcr_plugin_config/source.py",
         "raise ImportError('no such Hydra')",
-        ["hydra_plugins.pcr_plugin_config", "update_rule"],
+        # Hydra's own words: ours are not there.
+        [
+            "Error importing 'hydra_plugins.pcr_plugin_config'",
+            "ImportError : no such Hydra",
+            "Could not override 'actor_rollout_ref.actor.update_rule'",
+        ],
     ),
     "a veRL without a name that we need": (
         "pcr_plugin/verl/host.py",

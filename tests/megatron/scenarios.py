@@ -28,14 +28,10 @@ def overflow(inputs: Inputs) -> MegatronRecord:
         Two steps at the right scale; then the first of them on engines of their own that have never
         overflown, the last at a smaller scale. The error is that of the step before them all.
     """
-    case = MegatronCase(recipe=_STEPS, layout=TENSOR, variant="robust", ranks=(2,))
+    [case] = cases_of(TENSOR, _STEPS, "robust")
     record = MegatronRecord()
     actor, engine = build(case, inputs)
-    _set_scale(engine, _TOO_LARGE)
-    try:
-        run_step(case, inputs, actor, engine, 0)
-    except NotImplementedError as error:
-        record.error = str(error)
+    record.error = _overflown(case, inputs, actor, engine)
     _set_scale(engine, _SCALE)
     for step in range(2):
         record.steps.append(run_step(case, inputs, actor, engine, step))
@@ -44,6 +40,21 @@ def overflow(inputs: Inputs) -> MegatronRecord:
         _set_scale(engine, scale)
         record.steps.append(run_step(case, inputs, actor, engine, 0))
     return record
+
+
+def stock_overflow(inputs: Inputs) -> MegatronRecord:
+    """The step of the same scale that is too large, without a rule; the record has its error."""
+    [case] = cases_of(TENSOR, _STEPS, STOCK)
+    return MegatronRecord(error=_overflown(case, inputs, *build(case, inputs)))
+
+
+def _overflown(case: MegatronCase, inputs: Inputs, actor: Any, engine: Any) -> str:
+    _set_scale(engine, _TOO_LARGE)
+    try:
+        run_step(case, inputs, actor, engine, 0)
+    except NotImplementedError as error:
+        return str(error)
+    return ""
 
 
 def interrupted(case: MegatronCase, inputs: Inputs) -> MegatronRecord:
@@ -108,6 +119,7 @@ NOT_FINITE = [
 # Name to function and the number of ranks on which it runs.
 SCENARIOS: dict[str, tuple[Callable[[Inputs], MegatronRecord], int]] = {
     "overflow": (overflow, 2),
+    "overflow-stock": (stock_overflow, 2),
     **{f"interrupted-{case.name}": (partial(interrupted, case), 2) for case in INTERRUPTED},
     **{case.name: (partial(run_case, case), case.layout.ranks) for case in NOT_FINITE},
 }

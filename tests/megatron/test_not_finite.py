@@ -15,7 +15,11 @@ WITH_RULE = [
     case for case in NOT_FINITE if case.recipe is BROKEN and case.variant not in (STOCK, "observe")
 ]
 AS_STOCK = [case for case in NOT_FINITE if case.variant in (STOCK, "observe")]
+# Once the weights are lost; a trainer logs the last as `actor/kl_loss`. A NaN is no token that was
+# clipped, so those shares are 0.
+LOST_METRICS = {"actor/pg_loss", "actor/ppo_kl", "kl_loss"}
 every_case = pytest.mark.parametrize("case", WITH_RULE, ids=lambda case: case.name)
+every_stock_case = pytest.mark.parametrize("case", AS_STOCK, ids=lambda case: case.name)
 
 
 def records(case: MegatronCase, runs: MegatronRuns) -> list[MegatronRecord]:
@@ -65,10 +69,24 @@ def test_the_step_after_it_is_the_one_without_it(case: MegatronCase, runs: Megat
                 assert mine.metrics[name] == value, name
 
 
-@pytest.mark.parametrize("case", AS_STOCK, ids=lambda case: case.name)
+@every_stock_case
 def test_stock_verl_loses_its_weights(case: MegatronCase, runs: MegatronRuns) -> None:
     """So does `observe`, whose update is veRL's own."""
-    first = records(case, runs)[0]
-    lost = [name for name, weight in first.steps[1].weights.items() if weight.isnan().any()]
-    assert lost
-    assert not [name for name, w in first.steps[0].weights.items() if w.isnan().any()]
+    before, broken, _ = records(case, runs)[0].steps
+    assert not [name for name, weight in before.weights.items() if weight.isnan().any()]
+    assert broken.weights
+    assert all(weight.isnan().any() for weight in broken.weights.values())
+
+
+@every_stock_case
+def test_stock_verl_goes_on_without_a_word(case: MegatronCase, runs: MegatronRuns) -> None:
+    """The norm is NaN at once, as the loss of the rank with that row; the other losses, later."""
+    found = records(case, runs)
+    assert math.isnan(found[-1].steps[1].metrics["actor/pg_loss"])
+    for record in found:
+        before, broken, after = record.steps
+        assert math.isfinite(before.norm)
+        assert math.isnan(broken.norm) and math.isnan(after.norm)
+        stock = {name: v for name, v in after.metrics.items() if not name.startswith("pcr/")}
+        assert {name for name, value in stock.items() if math.isnan(value)} == LOST_METRICS
+        assert not any(math.isnan(value) for value in before.metrics.values())
