@@ -6,7 +6,9 @@
 # null is stock veRL, to the last bit; the others are in the plugin's README.
 UPDATE_RULE=${UPDATE_RULE:-pcr}
 DATA_DIR=${DATA_DIR:-$HOME/data}
-OUTPUT_DIR=${OUTPUT_DIR:-$PWD/outputs}
+OUTPUT_DIR=${OUTPUT_DIR:-outputs}
+# veRL's trainer is a Ray actor on some node, so that its folder is not this one.
+[[ $OUTPUT_DIR = /* ]] || OUTPUT_DIR=$PWD/$OUTPUT_DIR
 SEED=${SEED:-42}
 PROJECT_NAME=${PROJECT_NAME:-pcr_recipes}
 # A run goes on from the checkpoints of one of its name, so the name always has rule and seed:
@@ -40,7 +42,7 @@ COMMON=(
     trainer.experiment_name="$EXPERIMENT_NAME"
     trainer.default_local_dir="$OUTPUT_DIR/checkpoints/$PROJECT_NAME/$EXPERIMENT_NAME"
     trainer.max_actor_ckpt_to_keep=2
-    # veRL's trainer is a Ray actor on some node, so that its folder is not this one.
+    # Where it is: TensorBoard's default is a folder below that of the trainer.
     +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="$OUTPUT_DIR/tensorboard_log/$PROJECT_NAME/$EXPERIMENT_NAME"
 )
 

@@ -1,6 +1,5 @@
 """What a recipe's script runs, found by running it with another `python3`."""
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
+from tests.recipes.stand_ins import ECHO, calls, with_programs
+
 FOLDER = Path(__file__).parents[2] / "recipes"
 SCRIPTS = {script.parent.name: script for script in sorted(FOLDER.glob("*/run.sh"))}
 RULES = ("null", "pcr")
-
-# Says what it was called with, one argument after a zero byte each.
-ECHO = "#!/bin/sh\nprintf '%s\\0' \"$@\"\n"
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,11 @@ class Command:
             return compose("ppo_trainer", overrides=list(self.overrides))
 
 
-def with_programs(folder: Path, **programs: str) -> dict[str, str]:
-    """An environment in which programs are replaced, and no setting of a recipe is made.
-
-    Args:
-        folder: for the programs.
-        **programs: the text of each.
-    """
-    for name, text in programs.items():
-        program = folder / name
-        program.write_text(text)
-        program.chmod(0o755)
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "HOME": "/home/somebody"}
+def command_in(call: list[str]) -> Command:
+    """Of the arguments of `python3`."""
+    option, module, *overrides = call
+    assert option == "-m"
+    return Command(module, tuple(overrides))
 
 
 def command_of(script: Path, folder: Path, *arguments: str, **environment: str) -> Command:
@@ -62,6 +53,5 @@ def command_of(script: Path, folder: Path, *arguments: str, **environment: str) 
         timeout=60,
         check=True,
     )
-    option, module, *overrides = run.stdout.split("\0")[:-1]
-    assert option == "-m"
-    return Command(module, tuple(overrides))
+    [call] = calls(run.stdout)
+    return command_in(call)

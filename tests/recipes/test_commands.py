@@ -4,54 +4,32 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from transformers import Qwen2Config
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
-from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from pcr_plugin.demo.tokenizer import build_tokenizer
-from pcr_plugin.verl.refusals import ranks_of_a_replica
-from pcr_plugin.verl_cpu import distribution
+from tests.recipes.checks import CHECKS, accepted
 from tests.recipes.commands import FOLDER, RULES, SCRIPTS, Command, command_of
+from tests.recipes.pages import PAGES, keys_in_text, name_of, overrides_in_text
 
-# Of the models' public configurations: attention heads, layers, experts.
-SHAPES = {
-    "Qwen/Qwen2.5-0.5B-Instruct": (14, 24, 0),
-    "Qwen/Qwen2.5-1.5B-Instruct": (12, 28, 0),
-    "Qwen/Qwen2-7B-Instruct": (28, 28, 0),
-    "Qwen/Qwen2.5-7B": (28, 28, 0),
-    "Qwen/Qwen3-8B": (32, 36, 0),
-    "Qwen/Qwen3-30B-A3B": (32, 48, 128),
-    "agentica-org/DeepScaleR-1.5B-Preview": (12, 28, 0),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": (12, 28, 0),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": (28, 28, 0),
-}
+pytestmark = pytest.mark.usefixtures("vllm_is_there")
+
 # 32 prompts of 5 answers do not divide among 64 ranks.
 MORE_ROWS = ("actor_rollout_ref.actor.ppo_mini_batch_size=64",)
 CASES = [(name, rule) for name in SCRIPTS for rule in RULES]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def vllm_is_there() -> Iterator[None]:
-    """veRL asks for the distribution `vllm` where it checks the rank of adapters."""
-    distribution.install()
-    yield
-    distribution.uninstall()
-
-
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Command]:
+def commands(
+    tmp_path_factory: pytest.TempPathFactory, critic: Path
+) -> dict[tuple[str, str], Command]:
     folder = tmp_path_factory.mktemp("commands")
-    # veRL reads the critic's model where it checks the critic.
-    critic = folder / "critic"
-    Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(critic)
-    build_tokenizer([], size=259).save_pretrained(critic)
     return {
         (name, rule): command_of(SCRIPTS[name], folder, UPDATE_RULE=rule, CRITIC_PATH=str(critic))
         for name, rule in CASES
@@ -66,6 +44,14 @@ def composed(commands: dict[tuple[str, str], Command]) -> dict[tuple[str, str], 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def config(request: Any, composed: dict[tuple[str, str], DictConfig]) -> DictConfig:
     return copy.deepcopy(composed[request.param])
+
+
+def keys_of(block: dict[str, Any], above: str = "") -> Iterator[str]:
+    """All keys of a configuration, those of blocks too, each with a dot before it."""
+    for key, value in block.items():
+        yield f"{above}.{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{above}.{key}")
 
 
 def test_there_are_recipes() -> None:
@@ -100,92 +86,51 @@ def test_no_key_is_given_twice(name: str, commands: dict[tuple[str, str], Comman
     assert sorted(keys) == sorted(set(keys))
 
 
-def test_what_main_ppo_checks(config: DictConfig) -> None:
-    """Refusals of the rule are in it: the actor's configuration is ours."""
-    rule = config.actor_rollout_ref.actor.update_rule
-    validate_config(
-        config,
-        use_reference_policy=need_reference_policy(config),
-        use_critic=need_critic(config),
-    )
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    assert actor.engine.strategy.startswith("pcr:") == (rule == "pcr")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_recipe(check: Callable[[DictConfig], None], config: DictConfig) -> None:
+    check(config)
 
 
-def test_what_workers_build(config: DictConfig) -> None:
-    """Blocks that veRL makes objects of in its workers, where a wrong value ends the run late."""
-    parts = config.actor_rollout_ref
-    assert parts.ref.strategy == parts.actor.strategy
-    assert omega_conf_to_dataclass(parts.rollout).name == "vllm"
-    assert omega_conf_to_dataclass(config.algorithm).use_kl_in_reward is False
-    assert omega_conf_to_dataclass(config.reward.sandbox_fusion).url is None
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [pytest.param(*each, id="-".join(each)) for page in PAGES for each in overrides_in_text(page)],
+)
+def test_an_override_in_the_text_of_a_page(
+    recipe: str, override: str, composed: dict[tuple[str, str], DictConfig]
+) -> None:
+    """That stands in no command: as if it were behind the script of the recipe."""
+    config = copy.deepcopy(composed[recipe, "pcr"])
+    given = OverridesParser.create().parse_override(override)
+    OmegaConf.update(config, given.key_or_group, given.value(), force_add=given.is_add())
+    accepted(config)
 
 
-def test_batches_divide_among_the_ranks(config: DictConfig) -> None:
-    parts, data = config.actor_rollout_ref, config.data
-    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    engine = omega_conf_to_dataclass(parts.actor).engine
-    of_one_model = ranks_of_a_replica(engine)
-    assert gpus % of_one_model == 0
-    replicas = gpus // of_one_model
-    rows = parts.actor.ppo_mini_batch_size * parts.rollout.n
-    assert data.train_batch_size % parts.actor.ppo_mini_batch_size == 0
-    assert rows % replicas == 0
-    # Enough rows for two units of the variance on one rank, whatever their lengths.
-    assert rows // replicas >= 2
-    if need_critic(config):
-        assert config.critic.ppo_mini_batch_size * config.critic.rollout_n % gpus == 0
+def test_overrides_are_found_in_the_text() -> None:
+    found = [override for page in PAGES for _, override in overrides_in_text(page)]
+    assert len(found) >= 11
+    assert "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size=2" in found
 
 
-def test_sequences_fit(config: DictConfig) -> None:
-    parts = config.actor_rollout_ref
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    for tokens in (
-        parts.actor.ppo_max_token_len_per_gpu,
-        parts.rollout.log_prob_max_token_len_per_gpu,
-        parts.ref.log_prob_max_token_len_per_gpu,
-    ):
-        assert tokens >= longest
-    assert parts.rollout.log_prob_use_dynamic_bsz
-    assert parts.ref.log_prob_use_dynamic_bsz
-
-
-def test_models_can_be_cut(config: DictConfig) -> None:
-    parts = config.actor_rollout_ref
-    heads, layers, experts = SHAPES[parts.model.path]
-    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    assert heads % parts.rollout.tensor_model_parallel_size == 0
-    assert config.trainer.n_gpus_per_node % parts.rollout.tensor_model_parallel_size == 0
-    if parts.actor.strategy != "megatron":
-        return
-    engine = parts.actor.megatron
-    tensor, stages = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
-    of_expert = engine.expert_tensor_parallel_size or tensor
-    assert heads % tensor == 0
-    assert layers % stages == 0
-    assert (experts > 0) == (engine.expert_model_parallel_size > 1)
-    assert experts % engine.expert_model_parallel_size == 0
-    assert gpus // stages % (engine.expert_model_parallel_size * of_expert) == 0
-    for size in ("tensor", "pipeline", "expert"):
-        key = f"{size}_model_parallel_size"
-        assert parts.ref.megatron[key] == engine[key]
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_keys_in_the_text_of_a_page(
+    page: Path, composed: dict[tuple[str, str], DictConfig]
+) -> None:
+    config = composed["gsm8k_qwen2_5_0_5b", "pcr"]
+    keys = list(keys_of(OmegaConf.to_container(config, resolve=False)))
+    for named in keys_in_text(page):
+        assert any(key.endswith(f".{named}") for key in keys), named
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_recipe_on_64_gpus(name: str, tmp_path: Path) -> None:
+def test_every_recipe_on_64_gpus(name: str, tmp_path: Path, critic: Path) -> None:
     """As recipes/README.md says: `NNODES=8 NGPUS_PER_NODE=8`, and one argument of one recipe."""
-    critic = tmp_path / "critic"
-    Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(critic)
-    build_tokenizer([], size=259).save_pretrained(critic)
     settings = {"NNODES": "8", "NGPUS_PER_NODE": "8", "CRITIC_PATH": str(critic)}
     more = MORE_ROWS if name == "lora_qwen3_8b" else ()
     page = (FOLDER / "README.md").read_text()
     assert " ".join(MORE_ROWS) in page
     config = command_of(SCRIPTS[name], tmp_path, *more, **settings).composed()
     assert config.trainer.nnodes * config.trainer.n_gpus_per_node == 64
-    test_what_main_ppo_checks(config)
-    test_batches_divide_among_the_ranks(config)
-    test_models_can_be_cut(config)
+    accepted(config)
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("paper_")])
@@ -269,6 +214,17 @@ def test_settings_from_outside(tmp_path: Path) -> None:
     assert config.actor_rollout_ref.actor.kl_loss_coef == 0.01
     assert config.actor_rollout_ref.rollout.seed == config.data.seed == 7
     assert list(config.trainer.logger) == ["console", "wandb"]
+
+
+@pytest.mark.parametrize("output", ["out", "./out", "../out", "/out"])
+def test_what_is_written_has_an_absolute_path(output: str, tmp_path: Path) -> None:
+    """A Ray actor has a folder of its own."""
+    command = command_of(SCRIPTS["gsm8k_qwen2_5_0_5b"], tmp_path, OUTPUT_DIR=output)
+    values = dict(override.split("=", 1) for override in command.overrides)
+    logs = "+ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR"
+    for key in (logs, "trainer.default_local_dir"):
+        assert Path(values[key]).is_absolute()
+        assert Path(values[key]).is_relative_to(tmp_path / output)
 
 
 def test_the_real_command_prints_the_configuration(tmp_path: Path) -> None:

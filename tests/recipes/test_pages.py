@@ -2,22 +2,28 @@
 
 import re
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from recipes.data.prepare import tables
-from tests.recipes.commands import ECHO, FOLDER, SCRIPTS, command_of, with_programs
+from tests.recipes.checks import accepted
+from tests.recipes.commands import FOLDER, RULES, SCRIPTS, Command, command_in, command_of
+from tests.recipes.pages import PAGES, ROOT, blocks, name_of
+from tests.recipes.stand_ins import ECHO, RAY_JOB, SBATCH, calls, with_programs
+
+pytestmark = pytest.mark.usefixtures("vllm_is_there")
 
 PAGE = (FOLDER / "README.md").read_text()
 ROWS = re.findall(r"^\| \[(\w+)\]\((\w+)/README\.md\) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
 
 BLOCKS = [
-    (page.relative_to(FOLDER).as_posix(), block)
-    for page in sorted(FOLDER.rglob("*.md"))
-    for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    pytest.param(block, id=f"{name_of(page)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page))
 ]
+OUTPUT_DIR = "/outputs"
+UPSTREAM = ROOT / "upstream" / "recipe" / "pcr"
 
 
 def test_table_has_all_recipes() -> None:
@@ -30,8 +36,27 @@ def test_page_of_a_recipe(name: str) -> None:
     page = (SCRIPTS[name].parent / "README.md").read_text()
     for words in ("## Claim", "## Hardware", "## Result", "Not run by us.", "## Run", "run.sh"):
         assert words in page, words
-    assert f"veRL {version('verl')}" in page
     assert f"`UPDATE_RULE=null bash recipes/{name}/run.sh`" in page
+    assert f"`bash recipes/{name}/run.sh --cfg job` prints" in page
+
+
+def required(folder: Path) -> dict[str, str]:
+    """The fields of REQUIRED_VERL.txt, as verl-recipe's install script reads them."""
+    lines = (folder / "REQUIRED_VERL.txt").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_pinned_verl_is_the_one_of_these_tests(name: str) -> None:
+    fields, upstream = required(SCRIPTS[name].parent), required(UPSTREAM)
+    requirements = (ROOT / "requirements-cpu.txt").read_text()
+    [release] = re.findall(r"^verl==([\w.]+)", requirements, re.MULTILINE)
+    assert fields["TAG"] == f"v{release}"
+    assert fields["PIP_INSTALL"] == f"pip install verl=={release}"
+    assert fields | {"NOTES": ""} == upstream | {"NOTES": ""}
+    page = (SCRIPTS[name].parent / "README.md").read_text()
+    assert f"[veRL {release}](REQUIRED_VERL.txt)" in page
+    assert f"verl=={release}`" in page
 
 
 @pytest.mark.parametrize(("name", "gpus"), [(name, gpus) for name, _, _, gpus in ROWS])
@@ -50,24 +75,52 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / link).exists(), (page, link)
 
 
-@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda text: text.split("\n")[0][:40])
-def test_commands_of_a_page_run(page: str, block: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory, critic: Path) -> set[Command]:
+    """At first commands without arguments, which test_commands.py checks."""
+    folder = tmp_path_factory.mktemp("checked")
+    settings = {"OUTPUT_DIR": OUTPUT_DIR, "CRITIC_PATH": str(critic)}
+    return {
+        command_of(script, folder, UPDATE_RULE=rule, **settings)
+        for script in SCRIPTS.values()
+        for rule in RULES
+    }
+
+
+def check_training(command: Command) -> None:
+    """That it would start, on tables which the recipes' own command writes."""
+    assert command.module == "verl.trainer.main_ppo"
+    config = command.composed()
+    accepted(config)
+    for file in (config.data.train_files, config.data.val_files):
+        table = Path(file).parent.name
+        assert Path(file).stem in tables()[table]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_commands_of_a_page(
+    block: str, tmp_path: Path, critic: Path, checked: set[Command]
+) -> None:
     """From the root of the repository; training, Ray and Slurm are stand-ins."""
-    programs = dict.fromkeys(("python", "python3", "ray", "sbatch"), ECHO)
+    programs = {"python": ECHO, "python3": ECHO, "ray": RAY_JOB, "sbatch": SBATCH}
+    settings = {"OUTPUT_DIR": OUTPUT_DIR, "CRITIC_PATH": str(critic)}
     run = subprocess.run(
         ["bash", "-euc", block],
-        env=with_programs(tmp_path, **programs),
-        cwd=FOLDER.parent,
+        env=with_programs(tmp_path, **programs) | settings,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout
     for script in re.findall(r"recipes/[\w/.]+", block):
-        assert (FOLDER.parent / script).exists(), script
-    for names in re.findall(r"prepare\.py (.+)", block):
-        assert set(names.split()) <= tables().keys()
-    for name in re.findall(r"(?:submit\.sh|slurm\.sbatch) (\w+)", block):
-        assert name in SCRIPTS
+        assert (ROOT / script).exists(), script
+    called = calls(run.stdout)
+    assert len(called) >= len(re.findall("prepare.py|run.sh|ray_job_submit.sh|slurm.sbatch", block))
+    for call in called:
+        if call[0] == "recipes/data/prepare.py":
+            assert set(call[1:]) <= tables().keys()
+        elif (command := command_in(call)) not in checked:
+            check_training(command)
+            checked.add(command)
