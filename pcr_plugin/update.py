@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 # Columns of the table that ranks sum up: p.p, p.s and s.s; two sums of squares; mass; units; cross;
 # two totals; failures.
-_WIDTHS = (3, 2, 1, 1, 1, 2, 1)
+_WIDTHS = [3, 2, 1, 1, 1, 2, 1]
 # What of a Gramian, and of two variances, is of p.
 _OF_P = torch.tensor([[True, True], [True, False]])
 _FIRST = torch.tensor([True, False])
@@ -257,7 +257,7 @@ def _is_rounding(gramian: Tensor, pair: GradientPair) -> Tensor:
 def _unpack(table: Tensor, loss_scale: float, mix: float) -> tuple[Tensor, UnitColumns]:
     """Undo `_pack`, in the unit of the unscaled gradients: V is averaged over steps."""
     square = loss_scale**2
-    products, squares, mass, units, cross, totals, _ = table.split(_WIDTHS, dim=1)
+    products, squares, mass, units, cross, totals, _ = torch.split(table, _WIDTHS, dim=1)
     gramian = torch.stack([products[:, :2], products[:, 1:]], dim=1) / square
     # Only now that it is that of whole gradients: a difference of parts would lose more.
     gramian = without_mix(gramian, mix)
