@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from pcr_plugin.config.checks import reject
 from pcr_plugin.distributed import (
@@ -21,6 +22,7 @@ from pcr_plugin.estimators import SequenceRanks
 from pcr_plugin.verl.engine import TwoGradientEngine
 from pcr_plugin.verl.fsdp1_gradients import Fsdp1Gradients, flat_slices
 from pcr_plugin.verl.fsdp2_shared import Fsdp2SharedGradients
+from pcr_plugin.verl.gathering import stay_gathered
 from pcr_plugin.verl.grouping import advantage_first
 from pcr_plugin.verl.kept_graph import keep_compiled_graphs, nothing_in_place
 from pcr_plugin.verl.layout import Layout
@@ -102,6 +104,7 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             combined=self._combines,
             scale=(lambda loss: loss) if scaler is None else scaler.scale,
             around=self._looping,
+            before_another=self._gathered,
             all_equal=self._all_equal,
             on_any=None if zero == "run" else self._on_any,
             precision=self._autocast_dtype,
@@ -118,6 +121,16 @@ class FsdpTwoGradientEngine(TwoGradientEngine):
             yield
         finally:
             self._loop = None
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """What stays gathered after the forward pass stays so until the second backward pass."""
+        if self.engine_config.reshard_after_forward:
+            yield
+            return
+        assert isinstance(self.module, FSDPModule), "one forward pass is for FSDP2 alone"
+        with stay_gathered(self.module, recurse=True):
+            yield
 
     def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
         """The stock step; in a loop with two backward passes, the first of them after it."""

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from pcr_plugin.gradients import Part
 from pcr_plugin.passes import SharedForward
+from pcr_plugin.verl.gathering import stay_gathered
 from pcr_plugin.verl.layer_chain import LayerChain
 
 
@@ -69,7 +70,7 @@ class OneRecomputation:
         try:
             # The scope is in the layers, so of no parameter after them. What is asked for leads
             # through all of them, so that a way around one is seen.
-            with _gathered(*head):
+            with stay_gathered(*head):
                 yield None if leaves is None else [first]
         finally:
             self._collecting = False
@@ -118,7 +119,7 @@ class OneRecomputation:
         with ExitStack() as around:
             # A backward pass runs in the types that its forward pass has chosen.
             around.enter_context(torch.autocast(hidden.device.type, enabled=False))
-            around.enter_context(_gathered(module))
+            around.enter_context(stay_gathered(module))
             leaves = around.enter_context(self._passes.stability_part(self._parts[place]))
             inputs = None if leaves is None else [hidden, *leaves]
             torch.autograd.backward(output, signal, retain_graph=True, inputs=inputs)
@@ -162,18 +163,6 @@ class _Layer(CheckpointFunction):
         if run.step.collects(run.place, signals[0]):
             return (None, None, *(None for _ in ctx.inputs))
         return CheckpointFunction.backward(ctx, *signals)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _gathered(*modules: FSDPModule) -> Iterator[None]:
-    """What FSDP2 gathers for a backward pass in it stays so for the next one."""
-    for module in modules:
-        module.set_reshard_after_backward(False, recurse=False)
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.set_reshard_after_backward(True, recurse=False)
 
 
 def _prefetch(module: FSDPModule, following: FSDPModule) -> None:

@@ -42,6 +42,8 @@ class SharedLoop:
         combined: see `SharedForward`.
         scale: what the host does to a loss before its backward pass (fp16).
         around: entered while the stock loop runs; in it the engine asks this object.
+        before_another: entered around a backward pass that another one through the same graph
+            follows.
         all_equal: see `SharedForward`.
         on_any: whether something is so on some rank of the model, which all call it; `None` to
             run every micro-batch backward.
@@ -59,6 +61,7 @@ class SharedLoop:
         combined: bool,
         scale: Callable[[Tensor], Tensor],
         around: Callable[["SharedLoop"], AbstractContextManager[None]],
+        before_another: Callable[[], AbstractContextManager[None]],
         all_equal: Callable[[int], bool],
         on_any: Callable[[bool], bool] | None,
         precision: torch.dtype,
@@ -72,7 +75,7 @@ class SharedLoop:
         look = None if self._on_any is None else self._look
         loss = split.both(split.beta if combined else 0.0, self._keep, look)
         self._whole = ObjectiveRun(forward_backward, parts, loss, lambda _: nullcontext())
-        self._around = around
+        self._around, self._before_another = around, before_another
         self.passes = SharedForward(
             gradients,
             estimator,
@@ -122,6 +125,8 @@ class SharedLoop:
         goes_on = self._on_any is None or self._on_any(self._has_gradient)
         with ExitStack() as around:
             leaves = around.enter_context(self.passes.stability_sweep())
+            if goes_on:
+                around.enter_context(self._before_another())
             if recomputation is not None and goes_on:
                 leaves = around.enter_context(recomputation.after_the_layers(leaves))
             if leaves is None or leaves:

@@ -21,12 +21,17 @@ from tests.distributed.running import build, failed_step, run_step
 
 # In the second step the model is known.
 TWO_STEPS = Recipe(name="checkpointed", checkpointing=True, batches=("mixed", "mixed"))
+# Without recomputation, with what FSDP2 does by default after a forward pass, and without that.
+RESHARDED = {
+    reshard: Recipe(name="gathered", reshard=reshard, defer_sync=False, batches=("mixed", "mixed"))
+    for reshard in (True, False)
+}
 MICRO_BATCHES = 6
 ONCE = ("paper", "paper_halves", "robust_halves_combined")
 TWICE = ("paper_recomputed_twice", "everything")
 
 
-def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
+def counts(recipe: Recipe, variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
     """A step whose metrics are per layer and micro-batch.
 
     Returns:
@@ -35,11 +40,11 @@ def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
         alone `reduce-scatter scope`. And of the whole step `open`: layers that are still gathered
         after it; `alive`: most layers that were recomputed and still there when another one was.
     """
-    actor, engine = build(Case(recipe=TWO_STEPS, variant=variant), inputs)
+    actor, engine = build(Case(recipe=recipe, variant=variant), inputs)
     layers, runs = engine.module.model.layers, _Runs(engine.module.model.layers)
     whole = sum(p.nbytes for p in layers[0].parameters())
     scope = sum(p.nbytes for p in layers[0].mlp.parameters())
-    run_step(TWO_STEPS, inputs, actor, engine, 0)
+    run_step(recipe, inputs, actor, engine, 0)
     first, runs.count = runs.count, 0
     update, found = engine.forward_backward_batch, {}
 
@@ -49,7 +54,7 @@ def counts(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
         return output[0]
 
     engine.forward_backward_batch = observed
-    run_step(TWO_STEPS, inputs, actor, engine, 1)
+    run_step(recipe, inputs, actor, engine, 1)
 
     def near(kind: str, size: int) -> int:
         """Shards are padded to one size, and nothing else is near that."""
@@ -131,7 +136,11 @@ def way_around(variant: str, inputs: Inputs, folder: Path) -> CaseRecord:
 
 # Name to function and the numbers of ranks, as `scenarios.SCENARIOS` has them.
 RECOMPUTING: dict[str, tuple[Callable[[Inputs, Path], CaseRecord], tuple[int, ...]]] = {
-    **{f"recomputations-{v}": (partial(counts, v), (2,)) for v in (*ONCE, *TWICE)},
+    **{f"recomputations-{v}": (partial(counts, TWO_STEPS, v), (2,)) for v in (*ONCE, *TWICE)},
+    **{
+        f"gatherings-{reshard}": (partial(counts, recipe, "paper"), (2,))
+        for reshard, recipe in RESHARDED.items()
+    },
     **{f"no_chain-{v}": (partial(no_chain, v), (2,)) for v in ("paper", "paper_recomputed_twice")},
     "broken_chain": (broken_chain, (2,)),
     **{

@@ -25,6 +25,19 @@ def test_how_often_layers_are_run_and_gathered(variant: str, runs: Runs) -> None
         assert found["open"] == found["alive"] == 0
 
 
+@pytest.mark.parametrize(("reshard", "times"), [(True, 3), (False, 1)])
+def test_layers_that_stay_gathered_do_so_up_to_the_second_backward_pass(
+    reshard: bool, times: int, runs: Runs
+) -> None:
+    """Where they do not, each of the three passes gathers them."""
+    for record in runs.of(f"gatherings-{reshard}"):
+        found = record.steps[0].metrics
+        assert found["forward"] == found["first"] == 1
+        assert found["all-gather"] == times
+        assert found["reduce-scatter"] == 2
+        assert found["open"] == 0
+
+
 def test_layers_that_are_no_chain_are_recomputed_for_each(runs: Runs) -> None:
     """The same bits as where that is asked for."""
     found, asked = (
