@@ -144,6 +144,8 @@ def _passes(
 _THOUSAND = {"sequences": 16, "prompt": 64, "response": 192, "micro_batches": 2}
 _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 _POLICY = (("offload_policy", True),)
+# As the peers have them: on one process there is nothing to shard.
+_WHOLE_PARAMETERS = (("reshard_after_forward", False),)
 DEFERRED = (("use_no_sync_for_gradient_accumulation", True),)
 
 LAYOUTS: dict[str, Layout] = {
@@ -160,8 +162,8 @@ LAYOUTS: dict[str, Layout] = {
     "passes-half_without_advantage": _passes(
         ("stock", *_ZEROS), micro_batches=4, zero_advantages=0.5
     ),
-    "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS)),
-    "peers-mlps": _passes(("stock", *_ONLY_MLPS)),
+    "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS), engine=_WHOLE_PARAMETERS),
+    "peers-mlps": _passes(("stock", *_ONLY_MLPS), engine=_WHOLE_PARAMETERS),
     "fsdp": Layout(changes={"strategy": "fsdp"}),
     "fsdp2": Layout(changes={"strategy": "fsdp2"}, variants=RULES),
     **_both("-lora", lora_rank=32),
@@ -188,7 +190,7 @@ GPU_LAYOUTS: dict[str, Layout] = {
     for name, changes in (("", {}), ("-checkpointing", {"checkpointing": True}))
 } | {
     "2k-peers": Layout(
-        changes=_of_tokens(2048).changes,
+        changes=_of_tokens(2048, engine=_WHOLE_PARAMETERS).changes,
         variants=(*PASSES, *_ONE_BLOCK, *_ONLY_MLPS, *_PEERS),
         device="cuda",
     )

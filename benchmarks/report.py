@@ -68,9 +68,8 @@ def page(name: str, reports: Mapping[str, Report]) -> str:
 def _section(report: Report, layout: str) -> str:
     """The tables of one layout."""
     results = report["results"][layout]
-    changes = {
-        key: value for key, value in report["layouts"].get(layout, {}).items() if key != "engine"
-    }
+    changes = dict(report["layouts"].get(layout, {}))
+    changes |= dict(changes.pop("engine", ()))
     words = [f"{key.replace('_', ' ')} {value}" for key, value in changes.items()]
     measured = report.get("dates", {}).get(layout, report["date"])
     repeats = report.get("repeated", {}).get(layout, report["repeats"])
