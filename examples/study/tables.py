@@ -147,7 +147,8 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
     Args:
         engine: runs of that tier.
         full: of the other.
-        points: of any seed. Of each the seeds count that both tiers have run.
+        points: of any seed. Of each all seeds count that a tier has run: the answers are drawn
+            anew in either, so that runs of one seed have no more than the questions in common.
         step: at which both were measured.
     """
     values = (
@@ -155,13 +156,12 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
         ("skill loss, rise", rise_of("skill loss", step), 3),
         ("perplexity, rise", rise_of("perplexity", step), 2),
     )
-    both = {point for point in engine if point in full}
     columns = [
-        (f"{name}: {tier}", {point: runs[point] for point in both}, value, digits)
+        (f"{name}: {tier}", runs, value, digits)
         for name, value, digits in values
         for tier, runs in (("engine", engine), ("full", full))
     ]
-    lines = cells.heading(["rule", "β", *(head for head, *_ in columns), "seeds"])
+    lines = cells.heading(["rule", "β", *(head for head, *_ in columns), "seeds: engine", "full"])
     rows = []
     for point in points:
         found = [over_seeds(runs, point, value) for _, runs, value, _ in columns]
@@ -171,13 +171,13 @@ def prediction_table(engine: Runs, full: Runs, points: Iterable[Point], step: in
             shown = [
                 cells.mean(each, column[-1]) for each, column in zip(found, columns, strict=True)
             ]
-            seeds = next(str(each.count) for each in found if each is not None)
-            lines.append(cells.row([point.rule, f"{point.beta:g}", *shown, seeds]))
+            seeds = [str(each.count) for each in found[:2] if each is not None]
+            lines.append(cells.row([point.rule, f"{point.beta:g}", *shown, *seeds]))
     if len(rows) > 2:
         by_column = list(zip(*rows, strict=True))
         told = [_correlation(*by_column[index : index + 2]) for index in range(0, len(columns), 2)]
         shown = [cell for each in told for cell in (each, "")]
-        lines.append(cells.row(["correlation", "", *shown, ""]))
+        lines.append(cells.row(["correlation", "", *shown, "", ""]))
     return "\n".join(lines) + "\n"
 
 

@@ -149,6 +149,7 @@ def test_the_other_tier_is_predicted_at_its_last_step() -> None:
     rows = rows_of(made["prediction"])
     assert len(rows) == len(design.FULL_RULES) * 4 + 1
     assert {row[-1] for row in rows[:-1]} == {"1", "2"}
+    assert {row[-2] for row in rows[:-1]} == {"1", "5"}
     assert rows[-1][:3] == ["correlation", "", "1.00"]
     assert len(rows_of(made["full"])) == 16
     assert [row[0] for row in rows_of(made["full tests"])] == [
