@@ -34,6 +34,7 @@ def lines(point: Point) -> Iterable[str]:
             data |= {"actor/grad_norm": 1.0, "actor/kl_loss": 0.1, "timing_s/step": 2.0}
         if step and point.rule != "stock":
             data |= {"actor/pcr/alpha": 0.5, "actor/pcr/cos": -0.1, "actor/pcr/norm_pla": 1.0}
+            data["actor/pcr/cos_final_sta"] = 0.2
             for part in ("mlp", "self_attn"):
                 block = f"actor/pcr/block/0.{part}"
                 data |= {f"{block}/cos": -0.1, f"{block}/alpha": 0.5}
