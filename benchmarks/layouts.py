@@ -12,7 +12,8 @@ class Variant:
     Args:
         rule: `update_rule`; `None` is veRL's stock engine class.
         settings: keys below `pcr`.
-        peer: name of another library's way (`benchmarks.peers`), instead of a rule.
+        peer: name of another library's way (`benchmarks.peers`), instead of a rule; `unsharded`
+            is the rule on the model as they have it.
     """
 
     rule: str | None = None
@@ -24,10 +25,15 @@ def _rule(name: str, **settings: Any) -> Variant:
     return Variant(rule=name, settings=settings)
 
 
+def _unsharded(name: str, **settings: Any) -> Variant:
+    return Variant(rule=name, settings={"passes": "shared_forward", **settings}, peer="unsharded")
+
+
 _HALVES = {"estimator": "split_half"}
 _PROBES = {"estimator": "sequence"}
 # One block of all parameters, as peers have it.
 _WHOLE = {"scope": "all", "block": "global"}
+_COMBINED = {"combine_signals": True, "variance": _HALVES}
 # One block of the paper's scope.
 _MLPS = {"scope": "mlp", "block": "global"}
 
@@ -68,8 +74,11 @@ VARIANTS: dict[str, Variant] = {
     "two_forward, MLPs only": _rule("pcgrad", passes="two_forward", **_MLPS),
     "shared_forward, MLPs only": _rule("pcgrad", passes="shared_forward", **_MLPS),
     "shared_forward, MLPs only, combined": _rule(
-        "pcgrad", passes="shared_forward", combine_signals=True, variance=_HALVES, **_MLPS
+        "pcgrad", passes="shared_forward", **_COMBINED, **_MLPS
     ),
+    "shared_forward, one block, unsharded": _unsharded("pcgrad", **_WHOLE),
+    "shared_forward, MLPs only, unsharded": _unsharded("pcgrad", **_MLPS),
+    "shared_forward, MLPs only, combined, unsharded": _unsharded("pcgrad", **_COMBINED, **_MLPS),
     "plain torch": Variant(peer="plain"),
     "TorchJD, backward": Variant(peer="torchjd"),
     "TorchJD, sparing memory": Variant(peer="torchjd_sparing"),
@@ -144,8 +153,6 @@ def _passes(
 _THOUSAND = {"sequences": 16, "prompt": 64, "response": 192, "micro_batches": 2}
 _OFFLOADS = (("param_offload", True), ("optimizer_offload", True))
 _POLICY = (("offload_policy", True),)
-# As the peers have them: on one process there is nothing to shard.
-_WHOLE_PARAMETERS = (("reshard_after_forward", False),)
 DEFERRED = (("use_no_sync_for_gradient_accumulation", True),)
 
 LAYOUTS: dict[str, Layout] = {
@@ -162,8 +169,8 @@ LAYOUTS: dict[str, Layout] = {
     "passes-half_without_advantage": _passes(
         ("stock", *_ZEROS), micro_batches=4, zero_advantages=0.5
     ),
-    "peers": _passes((*PASSES, *_ONE_BLOCK, *_PEERS), engine=_WHOLE_PARAMETERS),
-    "peers-mlps": _passes(("stock", *_ONLY_MLPS), engine=_WHOLE_PARAMETERS),
+    "peers": _passes(("stock", *_ONE_BLOCK, *_PEERS)),
+    "peers-mlps": _passes(("stock", "plain torch", *_ONLY_MLPS)),
     "fsdp": Layout(changes={"strategy": "fsdp"}),
     "fsdp2": Layout(changes={"strategy": "fsdp2"}, variants=RULES),
     **_both("-lora", lora_rank=32),
@@ -190,7 +197,7 @@ GPU_LAYOUTS: dict[str, Layout] = {
     for name, changes in (("", {}), ("-checkpointing", {"checkpointing": True}))
 } | {
     "2k-peers": Layout(
-        changes=_of_tokens(2048, engine=_WHOLE_PARAMETERS).changes,
+        changes=_of_tokens(2048).changes,
         variants=(*PASSES, *_ONE_BLOCK, *_ONLY_MLPS, *_PEERS),
         device="cuda",
     )

@@ -3,14 +3,14 @@
 A peer is veRL's engine with the model left as it is, unsharded. So the model, its loading, the
 micro-batches, the losses, the clipping, AdamW and its schedule are the same code as in all other
 rows; only what happens between the two losses of a micro-batch and the gradient that is clipped
-is the peer's. All train every parameter, and project them all unless it is said. Both losses come
+is the peer's. Our own engine takes the same model where it is called `unsharded`. All train every
+parameter, and project them all unless it is said. Both losses come
 from one forward pass. The second is beta times the KL, since their rules take losses and know no
 coefficient.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from verl.utils.fsdp_utils import load_fsdp_optimizer
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from benchmarks.flattened import FlattenedPCGrad
+from pcr_plugin.verl.fsdp_engine import FsdpTwoGradientEngine
 from pcr_plugin.verl.losses import SplitLoss
 
 # What the page says of each.
@@ -202,6 +203,10 @@ class FlattenedEngine(PeerEngine):
         self._projection.finish()
 
 
+class UnshardedEngine(FsdpTwoGradientEngine, PlainEngine):
+    """Our own, on the model as the peers have it."""
+
+
 _PEERS: dict[str, Callable[..., Any]] = {
     "plain": PlainEngine,
     "torchjd": TorchJDEngine,
@@ -210,6 +215,7 @@ _PEERS: dict[str, Callable[..., Any]] = {
     "flattened": FlattenedEngine,
     "torchjd_mlps": partial(TorchJDEngine, sparing=True, mlps=True),
     "flattened_mlps": partial(FlattenedEngine, mlps=True),
+    "unsharded": UnshardedEngine,
 }
 
 
@@ -227,7 +233,7 @@ def new_peer(name: str, actor: Any, **parts: Any) -> Any:
     if torch.distributed.get_world_size() > 1:
         raise ValueError(f"{name}: measured on one process only")
     engine = _PEERS[name](
-        engine_config=replace(actor.engine),
+        engine_config=actor.engine,
         checkpoint_config=CheckpointConfig(),
         **parts,
     )

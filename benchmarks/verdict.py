@@ -105,25 +105,30 @@ def _of_memory(results: Mapping[str, Rows]) -> Iterator[str]:
 
 
 def _of_peers(results: Mapping[str, Rows]) -> Iterator[str]:
-    """Our fastest, with its own memory, against each of them with its own."""
+    """Our fastest without FSDP and with it, with its own memory, against each with its own."""
     for layout, kind in _KINDS.items():
         rows = results.get(layout, {})
         theirs = {n: r for n, r in rows.items() if n in DIFFERENCES and n != "plain torch"}
         ours = {n: r for n, r in _variants(rows) if kind in n}
-        if not theirs or not ours:
-            continue
-        best = min(ours, key=lambda name: ratio(ours[name], rows["stock"]))
-        told = []
-        for word, is_faster in (("faster", True), ("not faster", False)):
-            found = [
-                f"{_size(name, row)}, {shown(ours[best], row)} of its time"
-                for name, row in theirs.items()
-                if (ratio(ours[best], row) < 1) is is_faster
-            ]
-            told += [f"{word} than {', '.join(found)}"] if found else []
-        smaller = sum(ours[best]["peak"] < row["peak"] for row in theirs.values())
-        told.append(f"smaller than {smaller} of {len(theirs)}")
-        yield f"- Against the peers, {_size(best, ours[best])}: {'; '.join(told)}."
+        for unsharded in (True, False):
+            fitting = {n: r for n, r in ours.items() if n.endswith(", unsharded") is unsharded}
+            if theirs and fitting:
+                yield _against(theirs, fitting, rows["stock"])
+
+
+def _against(theirs: Rows, ours: Rows, stock: Row) -> str:
+    best = min(ours, key=lambda name: ratio(ours[name], stock))
+    told = []
+    for word, is_faster in (("faster", True), ("not faster", False)):
+        found = [
+            f"{_size(name, row)}, {shown(ours[best], row)} of its time"
+            for name, row in theirs.items()
+            if (ratio(ours[best], row) < 1) is is_faster
+        ]
+        told += [f"{word} than {', '.join(found)}"] if found else []
+    smaller = sum(ours[best]["peak"] < row["peak"] for row in theirs.values())
+    told.append(f"smaller than {smaller} of {len(theirs)}")
+    return f"- Against the peers, {_size(best, ours[best])}: {'; '.join(told)}."
 
 
 def _size(name: str, row: Row) -> str:

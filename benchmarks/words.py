@@ -59,7 +59,8 @@ NOTES = {
     "passes-estimators": "`combined`: `pcr.combine_signals=true`, weight gradients outside the "
     "scope are computed once; `backward of p` is then of p + beta s.",
     "peers": "`one block`: the rule `pcgrad` with `pcr.scope=all` and `pcr.block=global`, "
-    "so that all parameters are one block as in the other libraries.",
+    "so that all parameters are one block as in the other libraries. `unsharded`: on the model as "
+    "they have it, without FSDP, which they do not know; the same work on the same ground.",
     "peers-mlps": "`MLPs only`: the rule `pcgrad` in the paper's scope as one block, "
     "`pcr.scope=mlp`, and the same of the other libraries. `combined`: `pcr.combine_signals=true`.",
     "equal_lengths": "`equal_lengths`: no sequence is shorter than another.",

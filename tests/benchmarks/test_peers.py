@@ -96,3 +96,13 @@ def test_ours_is_the_same_rule_with_signals_combined(found: dict[str, Gradient])
     two = flat(found["two_forward, MLPs only"], names)
     assert (two - flat(found["stock"], names)).norm() > 0.01 * two.norm()
     assert_near(flat(found["shared_forward, MLPs only, combined"], names), two)
+    for name in ("MLPs only", "MLPs only, combined"):
+        assert_near(flat(found[f"shared_forward, {name}, unsharded"], names), two)
+
+
+def test_ours_of_one_block_gives_the_first_its_weight(found: dict[str, Gradient]) -> None:
+    """As `pcgrad` does: the surrogate without its part along the KL, and nothing of the KL."""
+    names = list(found["p"])
+    p, s = flat(found["p"], names), flat(found["s"], names)
+    expected = p - torch.clamp(p @ s, max=0.0) / (s @ s) * s
+    assert_near(flat(found["shared_forward, one block, unsharded"], names), expected)

@@ -81,6 +81,7 @@ def test_the_fastest_of_ours_is_compared_with_every_peer_by_its_own_memory() -> 
     rows = {
         "two_forward, one block": row(2.2, 120),
         "shared_forward, one block": row(1.9, 150),
+        "shared_forward, one block, unsharded": row(1.5, 130),
         "shared_forward, sequence": row(1.0, 100),  # another rule's work
         "plain torch": row(0.9, 90),  # not a peer: one gradient
         "TorchJD, backward": row(2.0, 140),
@@ -91,6 +92,11 @@ def test_the_fastest_of_ours_is_compared_with_every_peer_by_its_own_memory() -> 
         "- Against the peers, `shared_forward, one block` (1.900 s, 150.0 MiB): faster than "
         "`TorchJD, backward` (2.000 s, 140.0 MiB), 0.95 of its time; not faster than "
         "`TorchJD, mtl_backward` (1.600 s, 200.0 MiB), 1.19 of its time; smaller than 1 of 2.\n"
+    ) in verdict(report(rows, layout="peers"))
+    assert (
+        "- Against the peers, `shared_forward, one block, unsharded` (1.500 s, 130.0 MiB): faster "
+        "than `TorchJD, backward` (2.000 s, 140.0 MiB), 0.75 of its time, "
+        "`TorchJD, mtl_backward` (1.600 s, 200.0 MiB), 0.94 of its time; smaller than 2 of 2.\n"
     ) in verdict(report(rows, layout="peers"))
 
 
