@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from pcr_plugin.config import UpdateRule
 from pcr_plugin.config.checks import reject
+from pcr_plugin.verl import host
 from pcr_plugin.verl.units import counts_tokens
 
 logger = logging.getLogger(__name__)
@@ -12,9 +13,13 @@ logger = logging.getLogger(__name__)
 # Straight-through k2: the value of the estimator, the gradient of the KL.
 GOOD_KL = ("k1+", "abs+", "k2", "mse", "k2+", "mse+", "k3+", "low_var_kl+")
 BIASED_KL = ("low_var_kl", "k3")
-# Policy losses that are means over sequences whatever `loss_agg_mode` says.
-OF_SEQUENCES = ("sapo", "geo_mean")
 _ACTOR = "actor_rollout_ref.actor"
+
+
+def of_sequences() -> tuple[str, ...]:
+    """Policy losses that are means over sequences whatever `loss_agg_mode` says."""
+    # veRL 0.9.1 lets gspo be a mean over tokens.
+    return ("sapo", "geo_mean", "gspo") if host.verl_version() == "0.9.0" else ("sapo", "geo_mean")
 
 
 def check_losses(actor: Any, rule: UpdateRule, recipe: dict[str, Any]) -> None:
@@ -118,7 +123,7 @@ def _check_weights(actor: Any, rule: UpdateRule) -> None:
 
 def _other_weights(actor: Any) -> _Weights | None:
     mode = _loss_mode(actor)
-    if mode in OF_SEQUENCES and counts_tokens(actor.loss_agg_mode):
+    if mode in of_sequences() and counts_tokens(actor.loss_agg_mode):
         return _Weights(
             f"{_ACTOR}.loss_agg_mode",
             actor.loss_agg_mode,

@@ -1,5 +1,6 @@
 """Losses that a rule refuses, as in `refused_settings`, and some that are much alike and taken."""
 
+from pcr_plugin.verl.refusals_losses import of_sequences
 from tests.integration.recipes import ACTOR
 from tests.integration.refused_settings import BY_ROWS, PCR, SPLIT_HALF
 from tests.support.policy_losses import loss_modes
@@ -9,7 +10,7 @@ _DYNAMIC = f"{ACTOR}.use_dynamic_bsz=True"
 _BY_LONGEST = f"{ACTOR}.loss_agg_mode=seq-mean-token-sum-norm"
 _BY_SEQUENCE = f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"
 _MODE = f"{ACTOR}.policy_loss.loss_mode"
-_OF_SEQUENCES = ("sapo", "geo_mean")
+_OF_SEQUENCES = of_sequences()
 
 REFUSED_LOSSES: list[tuple[list[str], str, list[str]]] = [
     # The KL must be a loss, once, with a gradient of its own.

@@ -20,7 +20,7 @@ from verl.workers.utils.losses import ppo_loss, sft_loss, value_loss
 
 from pcr_plugin.verl.losses import SplitLoss
 from pcr_plugin.verl.outputs import merge
-from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL, OF_SEQUENCES
+from pcr_plugin.verl.refusals_losses import BIASED_KL, GOOD_KL, of_sequences
 from tests.integration.loss_inputs import (
     BETA,
     PROMPTS,
@@ -173,7 +173,7 @@ def test_losses_that_weigh_sequences_whatever_they_are_told() -> None:
             alike += evaluate(loss, 4, dtype=torch.float64, entropy=False)[1]
         if torch.equal(*alike):
             found.add(mode)
-    assert found == set(OF_SEQUENCES)
+    assert found == set(of_sequences())
 
 
 def engine_output(config: FSDPActorConfig, loss: Any, entropy: bool) -> dict[str, Any]:
