@@ -91,8 +91,14 @@ def _wait(processes: Sequence[Process], timeout: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    # One thread per rank: sums then have one order, and ranks do not fight over two cores.
-    return {**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "VERL_PLATFORM": "cpu",
+        # One thread per rank: sums then have one order, and ranks do not fight over two cores.
+        "OMP_NUM_THREADS": "1",
+        # A rank that crashes in native code otherwise ends without a word.
+        "PYTHONFAULTHANDLER": "1",
+    }
 
 
 def _describe(process: Process, log: Path) -> str:
